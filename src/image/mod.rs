@@ -1,0 +1,79 @@
+//! Images: what a program in a cell is made of.
+//!
+//! In: a [`Source`] as the matrix declares it. Out: an [`Image`]: a flattened read-only tree in the cache, known by the
+//! digest of its content, and facts learned by looking at it without running it. This room knows no engine and no cell.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Facts;
+use crate::id::ImageId;
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The empty image.
+    Scratch,
+    /// A directory that holds a root file system, or a tar file of one (plain, gzip or zstd).
+    Rootfs(PathBuf),
+    /// A `docker save` or OCI archive (a tar file).
+    Archive(PathBuf),
+    /// An OCI image layout directory; `tag` picks one of several images.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// `org.opencontainers.image.ref.name` of the image wanted.
+        tag: Option<String>,
+    },
+    /// A reference that an engine has or pulls itself.
+    Reference(String),
+    /// A root file system made from a distribution's packages.
+    Bootstrap(Bootstrap),
+}
+
+/// A root file system made from a distribution's packages by mmdebstrap, from its default mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bootstrap {
+    /// The suite: `bookworm`.
+    pub suite: String,
+    /// Debian's name of the architecture (`amd64`, `i386`); default: the host's.
+    #[serde(default)]
+    pub arch: Option<String>,
+    /// mmdebstrap's variant; default `minbase`... see `mmdebstrap(1)`.
+    #[serde(default)]
+    pub variant: Option<String>,
+    /// Packages to add.
+    #[serde(default)]
+    pub include: Vec<String>,
+}
+
+/// What the engine is given to run from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing at all.
+    Empty,
+    /// A flattened root file system, read-only, in the cache.
+    Tree(PathBuf),
+    /// Only engines that know the reference have it; no tree could be made.
+    Reference(String),
+}
+
+/// An image that is ready to be handed to engines.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its name in the matrix.
+    pub id: ImageId,
+    /// `sha256:…` of the content: manifest or diff-id chain where there is one, else of the tree's canonical listing.
+    pub digest: String,
+    /// The root file system.
+    pub content: Content,
+    /// OCI's name of the architecture (`amd64`, `386`, `arm64`), where known.
+    pub architecture: Option<String>,
+    /// The loader inside the image that runs dynamic programs (`/lib64/ld-linux-x86-64.so.2`), where there is one.
+    pub loader: Option<String>,
+    /// `digest`, `libc.kind`, `libc.version`, `os.id`, `os.version`, `arch`, `created`, `size`, … for comparison and rules.
+    pub facts: Facts,
+}
