@@ -3,12 +3,17 @@
 //! In: a [`Source`] as the matrix declares it. Out: an [`Image`]: a flattened read-only tree in the cache, known by the
 //! digest of its content, and facts learned by looking at it without running it. This room knows no engine and no cell.
 
+pub mod error;
+mod store;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Facts;
 use crate::id::ImageId;
+
+pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
 
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +47,7 @@ pub struct Bootstrap {
     /// Debian's name of the architecture (`amd64`, `i386`); default: the host's.
     #[serde(default)]
     pub arch: Option<String>,
-    /// mmdebstrap's variant; default `minbase`... see `mmdebstrap(1)`.
+    /// mmdebstrap's variant; default `minbase`; see `mmdebstrap(1)`.
     #[serde(default)]
     pub variant: Option<String>,
     /// Packages to add.
@@ -66,7 +71,8 @@ pub enum Content {
 pub struct Image {
     /// Its name in the matrix.
     pub id: ImageId,
-    /// `sha256:…` of the content: manifest or diff-id chain where there is one, else of the tree's canonical listing.
+    /// `sha256:…` of the content: the diff-id chain of its layers (a tree counts as one layer, its canonical tar).
+    /// Empty when the image is only a reference and no tree was made.
     pub digest: String,
     /// The root file system.
     pub content: Content,
