@@ -1,0 +1,70 @@
+//! The kernel probe: everything an image can ask of a kernel, asked without any library.
+//!
+//! Goes in: arguments, see `options.rs`. Comes out: the line protocol on standard output. Must not know: which answers are
+//! good. `check.rs` says how to add a check; the tables of checks are in the files listed in `GROUPS`.
+#![no_std]
+#![no_main]
+// There is no heap to box an answer into.
+#![allow(clippy::result_large_err, clippy::large_enum_variant)]
+
+#[path = "../rt/mod.rs"]
+mod rt;
+#[path = "../rt/start.rs"]
+mod start;
+
+mod bench;
+mod check;
+mod cpu;
+mod fs;
+mod net;
+mod options;
+mod semantics;
+mod supervisor;
+mod surroundings;
+
+use check::Group;
+use options::Options;
+use rt::line::Line;
+use rt::{child, out};
+
+static GROUPS: &[Group] = &[
+    Group { facts: cpu::FACTS, checks: cpu::CHECKS, bench: false },
+    Group { facts: semantics::FACTS, checks: semantics::CHECKS, bench: false },
+    Group { facts: surroundings::FACTS, checks: surroundings::CHECKS, bench: false },
+    Group { facts: fs::FACTS, checks: fs::CHECKS, bench: false },
+    Group { facts: net::FACTS, checks: net::CHECKS, bench: false },
+    Group { facts: bench::FACTS, checks: bench::CHECKS, bench: true },
+];
+
+const VERSION: &str = match option_env!("ABICUS_VERSION") {
+    Some(version) => version,
+    None => "0.0.0",
+};
+
+fn main() -> i32 {
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(said) => {
+            let _ = rt::sys::write(2, said.bytes());
+            return 2;
+        }
+    };
+    if options.run { supervisor::run(&options) } else { probe(&options) }
+}
+
+/// The probe's own checks, from the header to the end line. 1 when a line could not be written.
+fn probe(options: &Options) -> i32 {
+    child::prepare();
+    let Ok(slot) = child::slot() else { return 1 };
+    let wanted = |id: &str| options.wanted(id);
+    let planned = check::count(GROUPS, options.bench, &wanted);
+    let mut header = Line::new();
+    header.number("abicus", 1).text("probe", b"kernel").text("version", VERSION.as_bytes());
+    header.text("arch", if cfg!(target_arch = "x86_64") { b"x86_64" } else { b"aarch64" });
+    if !out::send(header.number("planned", planned as i64)) {
+        return 1;
+    }
+    check::tell_facts(slot, GROUPS, options.bench);
+    let reported = check::ask(slot, GROUPS, options.bench, &wanted);
+    if out::send(Line::new().text("end", b"kernel").number("reported", reported as i64)) { 0 } else { 1 }
+}
