@@ -14,3 +14,4 @@ pub mod engine;
 pub mod fault;
 pub mod id;
 pub mod image;
+pub mod probes;
