@@ -8,6 +8,7 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,7 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     build.fixed("kernel")?;
     build.fixed("launch")?;
-    build.libc()
+    build.libc()?;
+    build.catalogue()
 }
 
 struct Build {
@@ -44,6 +46,23 @@ struct Build {
 }
 
 impl Build {
+    /// A list of the catalogue's files for `src/catalog.rs`, so that a new file needs no second mention.
+    fn catalogue(&self) -> Result<(), Box<dyn Error>> {
+        let dir = self.root.join("probes/catalog");
+        println!("cargo::rerun-if-changed=probes/catalog");
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_, io::Error>>()?;
+        files.retain(|path| path.extension().is_some_and(|e| e == "toml") && !path.ends_with("groups.toml"));
+        files.sort();
+        let mut list = String::from("const CATALOGUE_FILES: &[(&str, &str)] = &[\n");
+        for path in files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            list += &format!("    ({name:?}, include_str!({path:?})),\n");
+        }
+        list += "];\n";
+        Ok(fs::write(self.out.join("catalogue_files.rs"), list)?)
+    }
+
     /// A static program at a fixed address. A static-pie would have to apply its own relocations first.
     fn fixed(&self, name: &str) -> Result<(), Box<dyn Error>> {
         if !self.has(name)? {

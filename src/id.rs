@@ -100,6 +100,11 @@ name!(
     ProbeId, "probe");
 
 impl ImageId {
+    /// A name abicus gives to an image of its own; the caller knows that it is valid.
+    pub(crate) fn reserved(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The image of a cell whose engine has none.
     pub fn none() -> Self {
         Self("-".to_owned())
@@ -108,6 +113,13 @@ impl ImageId {
     /// Whether this is the image of an engine that has none.
     pub fn is_none(&self) -> bool {
         self.0 == "-"
+    }
+}
+
+impl EngineId {
+    /// A name abicus gives to an engine of its own; the caller knows that it is valid.
+    pub(crate) fn reserved(name: &str) -> Self {
+        Self(name.to_owned())
     }
 }
 

@@ -10,8 +10,21 @@
 //! Data flows one way. `spec`, `plan`, `collect`, `judge`, `compare` and `render` are pure; the rest does the talking.
 #![forbid(unsafe_code)]
 
-pub mod engine;
+// In flow order; the words come first.
+pub mod catalog;
 pub mod fault;
 pub mod id;
-pub mod image;
 pub mod probes;
+
+pub mod spec;
+
+pub mod plan;
+
+pub mod engine;
+pub mod image;
+
+pub mod collect;
+
+pub mod judge;
+
+pub mod store;

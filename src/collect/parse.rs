@@ -1,0 +1,271 @@
+//! The line protocol, version 1 (`probes/README.md`).
+
+use serde::Deserialize;
+
+use super::{Observation, ProbeReport, Report, Saw, Value};
+use crate::fault::{Fault, Phase};
+use crate::id::{CheckId, ProbeId};
+
+/// Longest line accepted, bytes; the protocol's own limit.
+const MAX_LINE: usize = 4096;
+/// Most observations accepted from one cell.
+const MAX_CHECKS: usize = 20_000;
+/// Most facts accepted from one cell.
+const MAX_FACTS: usize = 5_000;
+/// Faults kept of one cell's output; the rest is counted.
+const MAX_FAULTS: usize = 8;
+
+#[derive(Deserialize)]
+struct Header {
+    abicus: u32,
+    probe: ProbeId,
+    version: String,
+    planned: usize,
+}
+
+#[derive(Deserialize)]
+struct Fact {
+    fact: String,
+    value: Value,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    check: CheckId,
+    #[serde(flatten)]
+    observation: Observation,
+}
+
+#[derive(Deserialize)]
+struct End {
+    end: ProbeId,
+    reported: usize,
+}
+
+#[derive(Deserialize)]
+struct Exit {
+    exit: u32,
+    status: Option<i32>,
+    signal: Option<i32>,
+    timeout: Option<u64>,
+    errno: Option<i32>,
+}
+
+/// Reads what the probes of one cell wrote. Bad lines become faults; good lines count whatever surrounds them.
+pub fn parse(stdout: &[u8]) -> Report {
+    let mut reader = Reader::default();
+    let mut lines = stdout.split(|&byte| byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let last = lines.peek().is_none();
+        if line.is_empty() {
+            continue;
+        }
+        if last {
+            // Every line ends with a newline, so what follows the last one was cut off.
+            reader.fault("the output ends in the middle of a line");
+        } else {
+            reader.line(line);
+        }
+    }
+    reader.finish()
+}
+
+#[derive(Default)]
+struct Reader {
+    report: Report,
+    more_faults: usize,
+    counted: usize,
+}
+
+impl Reader {
+    fn fault(&mut self, cause: impl std::fmt::Display) {
+        if self.report.faults.len() < MAX_FAULTS {
+            self.report.faults.push(Fault::new(Phase::Protocol, cause));
+        } else {
+            self.more_faults += 1;
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if line.len() > MAX_LINE {
+            return self.fault(format_args!("a line of {} bytes, more than {MAX_LINE}", line.len()));
+        }
+        let Ok(text) = std::str::from_utf8(line) else {
+            return self.fault("a line that is not UTF-8");
+        };
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else {
+            return self.fault(format_args!("a line that is not JSON: {}", excerpt(text)));
+        };
+        let known = |key: &str| value.get(key).is_some();
+        let result = if known("check") {
+            serde_json::from_value(value).map(|check| self.check(check))
+        } else if known("fact") {
+            serde_json::from_value(value).map(|fact| self.fact(fact))
+        } else if known("abicus") {
+            serde_json::from_value(value).map(|header| self.header(header))
+        } else if known("end") {
+            serde_json::from_value(value).map(|end| self.end(end))
+        } else if known("exit") {
+            serde_json::from_value(value).map(|exit| self.exit(exit))
+        } else {
+            return self.fault(format_args!("a line of an unknown kind: {}", excerpt(text)));
+        };
+        if let Err(error) = result {
+            self.fault(format_args!("a line with wrong keys ({error}): {}", excerpt(text)));
+        }
+    }
+
+    fn header(&mut self, header: Header) {
+        if header.abicus != 1 {
+            return self.fault(format_args!("protocol version {}, this abicus reads version 1", header.abicus));
+        }
+        self.close();
+        self.report.probes.push(ProbeReport {
+            probe: header.probe,
+            version: header.version,
+            planned: header.planned,
+            reported: 0,
+            complete: false,
+        });
+    }
+
+    fn check(&mut self, check: Check) {
+        if self.report.probes.is_empty() {
+            return self.fault("an observation before the first header");
+        }
+        if self.report.observations.len() >= MAX_CHECKS {
+            return self.fault(format_args!("more than {MAX_CHECKS} observations"));
+        }
+        if let Saw::Samples { samples, .. } = &check.observation.saw
+            && samples.iter().any(|sample| !sample.is_finite())
+        {
+            return self.fault(format_args!("check `{}` has a sample that is not a number", check.check));
+        }
+        self.counted += 1;
+        if self.report.observations.insert(check.check.clone(), check.observation).is_some() {
+            self.fault(format_args!("check `{}` was reported twice", check.check));
+        }
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        if self.report.facts.len() >= MAX_FACTS {
+            return self.fault(format_args!("more than {MAX_FACTS} facts"));
+        }
+        self.report.facts.insert(fact.fact, fact.value.to_string());
+    }
+
+    fn end(&mut self, end: End) {
+        let counted = self.counted;
+        let Some(probe) = self.report.probes.last_mut() else {
+            return self.fault("an end line before the first header");
+        };
+        if probe.probe != end.end {
+            let cause = format!("an end line of `{}` in the output of `{}`", end.end, probe.probe);
+            return self.fault(cause);
+        }
+        probe.complete = end.reported == counted;
+        if !probe.complete {
+            let cause = format!("probe `{}` says it reported {}, {counted} arrived", end.end, end.reported);
+            self.fault(cause);
+        }
+    }
+
+    fn exit(&mut self, exit: Exit) {
+        let who = match exit.exit {
+            0 => "the kernel probe".to_owned(),
+            n => format!("program {n} of the cell"),
+        };
+        match exit {
+            Exit { status: Some(0), .. } => {}
+            Exit { status: Some(status), .. } => self.fault(format_args!("{who} exited with status {status}")),
+            Exit { signal: Some(signal), .. } => self.fault(format_args!("{who} was killed by signal {signal}")),
+            Exit { timeout: Some(ms), .. } => self.fault(format_args!("{who} was killed after {ms} ms")),
+            Exit { errno: Some(errno), .. } => self.fault(format_args!("{who} could not be executed: errno {errno}")),
+            _ => self.fault(format_args!("{who} ended in an unknown way")),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(probe) = self.report.probes.last_mut() {
+            probe.reported = self.counted;
+        }
+        self.counted = 0;
+    }
+
+    fn finish(mut self) -> Report {
+        self.close();
+        let cut: Vec<String> = self
+            .report
+            .probes
+            .iter()
+            .filter(|probe| !probe.complete)
+            .map(|p| format!("probe `{}` was cut off: {} of {} checks arrived", p.probe, p.reported, p.planned))
+            .collect();
+        for cause in cut {
+            self.fault(cause);
+        }
+        if self.more_faults > 0 {
+            self.report.faults.push(Fault::new(Phase::Protocol, format!("and {} more faults", self.more_faults)));
+        }
+        self.report
+    }
+}
+
+/// The start of a hostile line, escaped.
+fn excerpt(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = concat!(
+        r#"{"abicus":1,"probe":"kernel","version":"0.1.0","arch":"x86_64","planned":2}"#,
+        "\n",
+        r#"{"fact":"kernel.release","value":"6.1"}"#,
+        "\n",
+        r#"{"check":"syscall.clone3","saw":"errno","errno":38,"filter":"errno 38"}"#,
+        "\n",
+        r#"{"check":"libc.version","saw":"value","value":"2.36"}"#,
+        "\n",
+        r#"{"end":"kernel","reported":2}"#,
+        "\n",
+    );
+
+    #[test]
+    fn a_whole_output_is_read_without_faults() {
+        let report = parse(GOOD.as_bytes());
+        assert_eq!(report.faults, []);
+        assert_eq!(report.observations.len(), 2);
+        assert!(report.probes[0].complete);
+        let clone3 = &report.observations[&"syscall.clone3".parse().unwrap()];
+        assert_eq!(clone3.saw, Saw::Errno { errno: 38 });
+        assert_eq!(clone3.filter.as_deref(), Some("errno 38"));
+    }
+
+    #[test]
+    fn every_prefix_keeps_what_arrived_and_says_that_it_was_cut() {
+        for cut in 1..GOOD.len() - 1 {
+            let report = parse(&GOOD.as_bytes()[..cut]);
+            let whole_lines = GOOD[..cut].matches("\"check\"").count();
+            assert!(!report.faults.is_empty(), "no fault at {cut}");
+            assert!(report.observations.len() + 1 >= whole_lines);
+        }
+    }
+
+    #[test]
+    fn hostile_output_becomes_a_bounded_list_of_faults() {
+        let mut bytes = b"\xff\xfe\n<script>alert(1)</script>\n{\"check\":\"../../x\",\"saw\":\"ok\"}\n".to_vec();
+        bytes.extend(std::iter::repeat_n(b"garbage\n", 10_000).flatten());
+        let report = parse(&bytes);
+        assert_eq!(report.faults.len(), MAX_FAULTS + 1);
+        assert!(report.observations.is_empty());
+    }
+
+    #[test]
+    fn a_check_reported_twice_is_a_fault() {
+        let text = GOOD.replace("libc.version", "syscall.clone3");
+        assert!(parse(text.as_bytes()).faults.iter().any(|fault| fault.cause.contains("twice")));
+    }
+}

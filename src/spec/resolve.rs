@@ -1,0 +1,317 @@
+//! Shape → [`Matrix`]: names checked and unique, one source per image, paths found, durations and sizes read.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::error::{Errors, did_you_mean};
+use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable};
+use super::{
+    CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, SpecErrors, World,
+};
+use crate::engine::options::Seccomp;
+use crate::id::{CellId, EngineId, HostId, ImageId, InvalidName};
+use crate::image::Source;
+
+/// Reads a matrix. `file` is the name errors carry.
+pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, SpecErrors> {
+    let mut errors = Errors::new(file, text);
+    let shape: File = match toml::from_str(text) {
+        Ok(shape) => shape,
+        Err(error) => {
+            errors.add_toml(&error);
+            return errors.into_result(()).and_then(|()| Err(SpecErrors(vec![])));
+        }
+    };
+    let defaults = defaults(shape.defaults, &mut errors);
+    let mut names = Names::default();
+    let images = each(shape.image, |table| image(table, world, &mut names, &mut errors));
+    let hosts = each(shape.host, |table| host(table, &mut names, &mut errors));
+    let engines = each(shape.engine, |table| engine(table, world, &mut names, &mut errors));
+    let matrix = Matrix {
+        name: shape.matrix.as_ref().map_or_else(|| "matrix".to_owned(), |matrix| matrix.name.clone()),
+        baseline: shape.matrix.and_then(|matrix| matrix.baseline),
+        defaults,
+        images,
+        hosts,
+        engines,
+        excludes: vec![],
+    };
+    if matrix.hosts.is_empty() && !names.any("host") {
+        errors.add(0..0, "no [[host]]: nothing to run on", Some("add `[[host]]` with `name = \"local\"`".into()));
+    }
+    if matrix.engines.is_empty() && !names.any("engine") {
+        let help = "add `[[engine]]` with `name = \"built-in\"` and `kind = \"built-in\"`";
+        errors.add(0..0, "no [[engine]]: nothing to run with", Some(help.into()));
+    }
+    if matrix.images.is_empty() && !names.any("image") && matrix.engines.iter().any(|e| e.kind.has_image()) {
+        let help = "add `[[image]]` with `name = \"scratch\"` and `scratch = true`";
+        errors.add(0..0, "no [[image]]: the engines have nothing to run", Some(help.into()));
+    }
+    let excludes = excludes(shape.exclude, &matrix, &mut errors);
+    errors.into_result(Matrix { excludes, ..matrix })
+}
+
+fn each<T, R>(tables: Vec<Spanned<T>>, resolve: impl FnMut(Spanned<T>) -> Option<R>) -> Vec<R> {
+    tables.into_iter().filter_map(resolve).collect()
+}
+
+/// Names seen so far, per kind of thing.
+#[derive(Default)]
+struct Names(BTreeMap<(&'static str, String), ()>);
+
+impl Names {
+    fn any(&self, what: &str) -> bool {
+        self.0.keys().any(|(kind, _)| *kind == what)
+    }
+
+    fn add<Id: FromStr<Err = InvalidName>>(
+        &mut self,
+        what: &'static str,
+        name: &Spanned<String>,
+        errors: &mut Errors<'_>,
+    ) -> Option<Id> {
+        let text = name.get_ref();
+        if self.0.insert((what, text.clone()), ()).is_some() {
+            errors.add(name.span(), format!("{what} `{text}` is declared twice"), None);
+            return None;
+        }
+        match text.parse() {
+            Ok(id) => Some(id),
+            Err(error) => {
+                errors.add(name.span(), error.to_string(), None);
+                None
+            }
+        }
+    }
+}
+
+fn defaults(table: DefaultsTable, errors: &mut Errors<'_>) -> Defaults {
+    let mut defaults = Defaults::default();
+    if let Some(text) = table.timeout {
+        match duration(text.get_ref()) {
+            Some(timeout) => defaults.timeout = timeout,
+            None => errors.add(
+                text.span(),
+                format!("`{}` is not a duration", text.get_ref()),
+                Some("write `500ms`, `60s`, `5m` or `1h`, more than zero and at most a day".into()),
+            ),
+        }
+    }
+    if let Some(text) = table.output_cap {
+        match size(text.get_ref()) {
+            Some(cap) => defaults.output_cap = cap,
+            None => errors.add(
+                text.span(),
+                format!("`{}` is not a size", text.get_ref()),
+                Some("write `512KiB` or `4MiB`, from 64KiB to 1GiB".into()),
+            ),
+        }
+    }
+    defaults.parallel = at_least_one(table.parallel, errors);
+    defaults.retries = table.retries.unwrap_or(defaults.retries);
+    defaults.bench = table.bench.unwrap_or(defaults.bench);
+    defaults
+}
+
+fn at_least_one(number: Option<Spanned<usize>>, errors: &mut Errors<'_>) -> Option<usize> {
+    let number = number?;
+    if *number.get_ref() == 0 {
+        errors.add(number.span(), "`parallel` must be at least 1", None);
+    }
+    Some(number.into_inner())
+}
+
+/// Reads `500ms`, `60s`, `5m`, `1h`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..digits].parse().ok()?;
+    let ms = match text[digits..].trim() {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" | "min" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    (1..=86_400_000).contains(&ms).then(|| Duration::from_millis(ms))
+}
+
+fn size(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: usize = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|bytes| (64 << 10..=1 << 30).contains(bytes))
+}
+
+fn image(
+    table: Spanned<ImageTable>,
+    world: &World<'_>,
+    names: &mut Names,
+    errors: &mut Errors<'_>,
+) -> Option<ImageSpec> {
+    let span = table.span();
+    let table = table.into_inner();
+    let name = table.name.get_ref().clone();
+    let id: Option<ImageId> = names.add("image", &table.name, errors);
+    if let Some(id) = &id
+        && id.is_none()
+    {
+        errors.add(table.name.span(), "`-` names the image of cells that have none", None);
+    }
+    let mut path = |text: &Spanned<String>| existing(text, world, errors);
+    let tag = table.tag.as_ref().map(|tag| tag.get_ref().clone());
+    let mut sources: Vec<(&str, Range<usize>, Source)> = vec![];
+    if let Some(text) = &table.archive {
+        sources.push(("archive", text.span(), Source::Archive(path(text))));
+    }
+    if let Some(text) = &table.layout {
+        sources.push(("layout", text.span(), Source::Layout { path: path(text), tag: tag.clone() }));
+    }
+    if let Some(text) = &table.rootfs {
+        sources.push(("rootfs", text.span(), Source::Rootfs(path(text))));
+    }
+    if let Some(text) = &table.reference {
+        sources.push(("reference", text.span(), Source::Reference(text.get_ref().clone())));
+    }
+    if let Some(bootstrap) = table.bootstrap {
+        sources.push(("bootstrap", bootstrap.span(), Source::Bootstrap(bootstrap.into_inner())));
+    }
+    if let Some(scratch) = table.scratch {
+        if !scratch.get_ref() {
+            errors.add(scratch.span(), "`scratch` can only be true", Some("leave the key out".into()));
+        }
+        sources.push(("scratch", scratch.span(), Source::Scratch));
+    }
+    if let Some(tag) = &table.tag
+        && table.layout.is_none()
+    {
+        errors.add(tag.span(), "`tag` picks an image of a `layout`, and there is none", None);
+    }
+    const KINDS: &str = "give one of `reference`, `archive`, `layout`, `rootfs`, `bootstrap`, `scratch`";
+    match sources.len() {
+        0 => {
+            errors.add(span, format!("image `{name}` has no source"), Some(KINDS.into()));
+            None
+        }
+        1 => {
+            let (_, _, source) = sources.remove(0);
+            id.map(|id| ImageSpec { id, source, optional: table.optional })
+        }
+        _ => {
+            let message = format!("image `{name}` has both `{}` and `{}`", sources[0].0, sources[1].0);
+            errors.add(sources[1].1.clone(), message, Some(KINDS.into()));
+            None
+        }
+    }
+}
+
+fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut Errors<'_>) -> PathBuf {
+    let path = world.base.join(text.get_ref());
+    if !(world.exists)(&path) {
+        errors.add(text.span(), format!("`{}` does not exist", path.display()), None);
+    }
+    path
+}
+
+fn host(table: Spanned<HostTable>, names: &mut Names, errors: &mut Errors<'_>) -> Option<HostSpec> {
+    let table = table.into_inner();
+    let id: HostId = names.add("host", &table.name, errors)?;
+    let parallel = at_least_one(table.parallel, errors);
+    Some(HostSpec { id, kind: HostKind::Local, labels: table.labels, parallel })
+}
+
+fn engine(
+    table: Spanned<EngineTable>,
+    world: &World<'_>,
+    names: &mut Names,
+    errors: &mut Errors<'_>,
+) -> Option<EngineSpec> {
+    let table = table.into_inner();
+    let id: Option<EngineId> = names.add("engine", &table.name, errors);
+    let name = table.kind.get_ref();
+    let Some((_, kind)) = EngineKind::NAMES.iter().find(|(known, _)| known == name) else {
+        let known = EngineKind::NAMES.map(|(name, _)| format!("`{name}`")).join(", ");
+        let near = did_you_mean(name, EngineKind::NAMES.iter().map(|(name, _)| *name));
+        let help = near.unwrap_or_else(|| format!("engines are {known}"));
+        errors.add(table.kind.span(), format!("unknown kind of engine `{name}`, expected one of {known}"), Some(help));
+        return None;
+    };
+    if let Some(runtime) = &table.runtime
+        && !kind.has_runtime()
+    {
+        errors.add(runtime.span(), format!("a {kind} engine has no runtime to choose"), None);
+    }
+    let mut options = table.options;
+    if let Some(Seccomp::File(path)) = &mut options.seccomp {
+        let text = path.display().to_string();
+        *path = world.base.join(&*path);
+        if !(world.exists)(path) {
+            let message = format!("seccomp profile `{}` does not exist", path.display());
+            let help =
+                format!("`seccomp` is `default`, `unconfined` or the path of a profile; `{text}` was taken as a path");
+            errors.add(table.name.span(), message, Some(help));
+        }
+    }
+    Some(EngineSpec {
+        id: id?,
+        kind: *kind,
+        runtime: table.runtime.map(Spanned::into_inner),
+        options,
+        optional: table.optional,
+        parallel: at_least_one(table.parallel, errors),
+    })
+}
+
+fn excludes(tables: Vec<ExcludeTable>, matrix: &Matrix, errors: &mut Errors<'_>) -> Vec<Exclude> {
+    let mut excludes = vec![];
+    for table in tables {
+        match table.cells.get_ref().parse::<CellGlob>() {
+            Ok(cells) => {
+                if !all_cells(matrix).any(|cell| cells.matches(&cell)) {
+                    let help = format!("the axes are {}", axes(matrix));
+                    errors.add(table.cells.span(), format!("`{cells}` matches no cell of this matrix"), Some(help));
+                }
+                excludes.push(Exclude { cells, reason: table.reason });
+            }
+            Err(error) => errors.add(table.cells.span(), error.to_string(), None),
+        }
+    }
+    excludes
+}
+
+fn axes(matrix: &Matrix) -> String {
+    let list = |names: Vec<&str>| format!("{{{}}}", names.join(", "));
+    format!(
+        "{}:{}:{}",
+        list(matrix.hosts.iter().map(|host| host.id.as_str()).collect()),
+        list(matrix.engines.iter().map(|engine| engine.id.as_str()).collect()),
+        list(matrix.images.iter().map(|image| image.id.as_str()).collect()),
+    )
+}
+
+/// Every combination, before excludes; an engine without images has one cell per host.
+pub(crate) fn all_cells(matrix: &Matrix) -> impl Iterator<Item = CellId> + '_ {
+    let none = [ImageId::none()];
+    matrix.hosts.iter().flat_map(move |host| {
+        let none = none.clone();
+        matrix.engines.iter().flat_map(move |engine| {
+            let images: Vec<ImageId> = if engine.kind.has_image() {
+                matrix.images.iter().map(|image| image.id.clone()).collect()
+            } else {
+                none.to_vec()
+            };
+            images.into_iter().map(move |image| CellId { host: host.id.clone(), engine: engine.id.clone(), image })
+        })
+    })
+}

@@ -1,0 +1,86 @@
+//! The shape of `matrix.toml`, key by key. Unknown keys are refused here; names and paths are resolved later.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::engine::EngineOptions;
+use crate::image::Bootstrap;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub matrix: Option<MatrixTable>,
+    #[serde(default)]
+    pub defaults: DefaultsTable,
+    #[serde(default)]
+    pub image: Vec<Spanned<ImageTable>>,
+    #[serde(default)]
+    pub host: Vec<Spanned<HostTable>>,
+    #[serde(default)]
+    pub engine: Vec<Spanned<EngineTable>>,
+    #[serde(default)]
+    pub exclude: Vec<ExcludeTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MatrixTable {
+    pub name: String,
+    pub baseline: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DefaultsTable {
+    pub timeout: Option<Spanned<String>>,
+    pub retries: Option<u32>,
+    pub output_cap: Option<Spanned<String>>,
+    pub parallel: Option<Spanned<usize>>,
+    pub bench: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImageTable {
+    pub name: Spanned<String>,
+    pub reference: Option<Spanned<String>>,
+    pub archive: Option<Spanned<String>>,
+    pub layout: Option<Spanned<String>>,
+    pub tag: Option<Spanned<String>>,
+    pub rootfs: Option<Spanned<String>>,
+    pub bootstrap: Option<Spanned<Bootstrap>>,
+    pub scratch: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostTable {
+    pub name: Spanned<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    pub parallel: Option<Spanned<usize>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineTable {
+    pub name: Spanned<String>,
+    pub kind: Spanned<String>,
+    pub runtime: Option<Spanned<String>>,
+    #[serde(default)]
+    pub options: EngineOptions,
+    #[serde(default)]
+    pub optional: bool,
+    pub parallel: Option<Spanned<usize>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExcludeTable {
+    pub cells: Spanned<String>,
+    pub reason: String,
+}

@@ -1,0 +1,135 @@
+//! Writing a run while it goes on.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Entry, Run, RunInfo, StoreError};
+use crate::collect::Observations;
+use crate::id::CellId;
+
+/// Appends to a run directory. Every entry is on disk when the call returns.
+#[derive(Debug)]
+pub struct RunWriter {
+    dir: PathBuf,
+    info: RunInfo,
+    journal: File,
+    vectors: File,
+    known: HashSet<String>,
+}
+
+impl RunWriter {
+    /// Makes `<reports>/<run id>/`, which must not exist.
+    pub fn create(reports: &Path, info: RunInfo) -> Result<Self, StoreError> {
+        let dir = reports.join(info.id.as_str());
+        fs::create_dir_all(reports).map_err(io(reports))?;
+        fs::create_dir(&dir).map_err(io(&dir))?;
+        Self::open(dir, info, HashSet::new())
+    }
+
+    /// Goes on with a run that died.
+    pub fn resume(dir: &Path, run: &Run) -> Result<Self, StoreError> {
+        let info = RunInfo { finished: None, interrupted: false, ..run.info.clone() };
+        Self::open(dir.to_owned(), info, run.vectors.keys().cloned().collect())
+    }
+
+    fn open(dir: PathBuf, info: RunInfo, known: HashSet<String>) -> Result<Self, StoreError> {
+        let append = |name: &str| {
+            let path = dir.join(name);
+            let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
+            // A process that died in mid-line leaves half a line; what follows must not be glued to it.
+            if file.metadata().map_err(io(&path))?.len() > 0 && !ends_with_newline(&path)? {
+                file.write_all(b"\n").map_err(io(&path))?;
+            }
+            Ok(file)
+        };
+        let (journal, vectors) = (append("journal.jsonl")?, append("vectors.jsonl")?);
+        let writer = Self { dir, info, journal, vectors, known };
+        writer.save_info()?;
+        Ok(writer)
+    }
+
+    /// The run directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Appends one entry.
+    pub fn entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        append_line(&mut self.journal, &self.dir.join("journal.jsonl"), entry)
+    }
+
+    /// Stores observations and returns their digest.
+    pub fn vector(&mut self, observations: &Observations) -> Result<String, StoreError> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            vector: &'a str,
+            observations: &'a Observations,
+        }
+        let path = self.dir.join("vectors.jsonl");
+        let bytes = serde_json::to_vec(observations).map_err(|error| io(&path)(error.into()))?;
+        let digest = blake3::hash(&bytes).to_hex()[..32].to_owned();
+        if self.known.insert(digest.clone()) {
+            append_line(&mut self.vectors, &path, &Line { vector: &digest, observations })?;
+        }
+        Ok(digest)
+    }
+
+    /// Stores what one attempt wrote; returns the name to record.
+    pub fn evidence(&self, cell: &CellId, attempt: u32, stdout: &[u8], stderr: &[u8]) -> Result<String, StoreError> {
+        let name = format!("{}/{}/{}.{attempt}", cell.host, cell.engine, cell.image);
+        for (ending, bytes) in [("stdout", stdout), ("stderr", stderr)] {
+            if bytes.is_empty() {
+                continue;
+            }
+            let path = self.dir.join("evidence").join(format!("{name}.{ending}.zst"));
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(io(parent))?;
+            }
+            let packed = zstd::encode_all(bytes, 3).map_err(io(&path))?;
+            fs::write(&path, packed).map_err(io(&path))?;
+        }
+        Ok(name)
+    }
+
+    /// Marks the end of the run.
+    pub fn finish(mut self, finished: Timestamp, interrupted: bool) -> Result<PathBuf, StoreError> {
+        self.info.finished = (!interrupted).then_some(finished);
+        self.info.interrupted = interrupted;
+        self.save_info()?;
+        Ok(self.dir)
+    }
+
+    /// Replaces `run.json` in one step, so that a crash leaves the old one or the new one.
+    fn save_info(&self) -> Result<(), StoreError> {
+        let path = self.dir.join("run.json");
+        let mut bytes = serde_json::to_vec_pretty(&self.info).map_err(|error| io(&path)(error.into()))?;
+        bytes.push(b'\n');
+        let new = self.dir.join("run.json.new");
+        fs::write(&new, bytes).map_err(io(&new))?;
+        fs::rename(&new, &path).map_err(io(&path))
+    }
+}
+
+fn append_line(file: &mut File, path: &Path, line: &impl Serialize) -> Result<(), StoreError> {
+    let mut bytes = serde_json::to_vec(line).map_err(|error| io(path)(error.into()))?;
+    bytes.push(b'\n');
+    file.write_all(&bytes).map_err(io(path))
+}
+
+fn ends_with_newline(path: &Path) -> Result<bool, StoreError> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = File::open(path).map_err(io(path))?;
+    file.seek(SeekFrom::End(-1)).map_err(io(path))?;
+    let mut last = [0];
+    file.read_exact(&mut last).map_err(io(path))?;
+    Ok(last == *b"\n")
+}
+
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + '_ {
+    move |source| StoreError::Io { path: path.display().to_string(), source }
+}

@@ -1,0 +1,89 @@
+//! Bad matrices: each error names the place and what would have been right.
+
+use std::path::Path;
+
+use abicus::spec::{World, resolve};
+
+/// A matrix that resolves, to which each case adds one mistake.
+const GOOD: &str = r#"[[host]]
+name = "local"
+[[engine]]
+name = "docker"
+kind = "docker"
+[[image]]
+name = "empty"
+scratch = true
+"#;
+
+fn world() -> World<'static> {
+    World { base: "/m".into(), exists: &|path| path == Path::new("/m/there") }
+}
+
+fn error(text: &str) -> String {
+    resolve(text, "matrix.toml", &world()).expect_err("the matrix was accepted").to_string()
+}
+
+#[test]
+fn a_good_matrix_resolves() {
+    let matrix = resolve(GOOD, "matrix.toml", &world()).unwrap();
+    assert_eq!((matrix.hosts.len(), matrix.engines.len(), matrix.images.len()), (1, 1, 1));
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    let cases = [
+        ("[[image]]\nnmae = \"x\"\n", "matrix.toml:10:1: unknown field `nmae`", "did you mean `name`?"),
+        ("[[image]]\nname = \"x\"\n", "matrix.toml:9:1: image `x` has no source", "give one of `reference`"),
+        ("[[image]]\nname = 3\n", "matrix.toml:10:8: invalid type: integer `3`, expected a string", ""),
+        ("[[image]]\nname = \"x\"\nrootfs = \"gone\"\n", "matrix.toml:11:10: `/m/gone` does not exist", ""),
+        (
+            "[[image]]\nname = \"x\"\nrootfs = \"there\"\narchive = \"there\"\n",
+            "image `x` has both `archive` and `rootfs`",
+            "give one of",
+        ),
+        ("[[image]]\nname = \"empty\"\nscratch = true\n", "matrix.toml:10:8: image `empty` is declared twice", ""),
+        ("[[image]]\nname = \"../x\"\nscratch = true\n", "matrix.toml:10:8: image `../x` is not a valid name", ""),
+        (
+            "[[engine]]\nname = \"e\"\nkind = \"dokcer\"\n",
+            "matrix.toml:11:8: unknown kind of engine `dokcer`",
+            "did you mean `docker`?",
+        ),
+        (
+            "[[engine]]\nname = \"e\"\nkind = \"native\"\nruntime = \"crun\"\n",
+            "matrix.toml:12:11: a native engine has no runtime",
+            "",
+        ),
+        (
+            "[[engine]]\nname = \"e\"\nkind = \"docker\"\noptions = { seccomp = \"gone.json\" }\n",
+            "seccomp profile `/m/gone.json` does not exist",
+            "was taken as a path",
+        ),
+        (
+            "[[exclude]]\ncells = \"local:podman:*\"\nreason = \"r\"\n",
+            "matrix.toml:10:9: `local:podman:*` matches no cell",
+            "{local}:{docker}:{empty}",
+        ),
+        ("[[exclude]]\ncells = \"local\"\nreason = \"r\"\n", "matrix.toml:10:9: `local` is not a glob over cells", ""),
+        ("[defaults]\ntimeout = \"soon\"\n", "matrix.toml:10:11: `soon` is not a duration", "write `500ms`"),
+        ("[defaults]\ntimeout = 3\n", "matrix.toml:10:11: invalid type", ""),
+        ("[defaults]\nparallel = 0\n", "matrix.toml:10:12: `parallel` must be at least 1", ""),
+        ("[[image]\n", "matrix.toml:9:", ""),
+    ];
+    for (mistake, message, help) in cases {
+        let error = error(&format!("{GOOD}{mistake}"));
+        assert!(error.contains(message), "{mistake}\nsaid\n{error}\nnot\n{message}");
+        assert!(error.contains(help), "{mistake}\nsaid\n{error}\nwithout\n{help}");
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_reported_at_once() {
+    let error = error(&format!("{GOOD}[[image]]\nname = \"x\"\n[[engine]]\nname = \"e\"\nkind = \"kubernets\"\n"));
+    assert_eq!(error.matches("matrix.toml:").count(), 2, "{error}");
+}
+
+#[test]
+fn an_empty_matrix_says_what_to_add() {
+    let error = error("");
+    assert!(error.contains("no [[host]]") && error.contains("no [[engine]]"), "{error}");
+}
