@@ -3,6 +3,7 @@
 //! Goes in: a table of declarations. Comes out: a method of `Cell` for each, which looks the function up when it is called
 //! and ends the check where there is none. Must not know: what the functions are called for.
 //! Structures of the libc are passed as bytes or words: their layouts stand where they are read.
+#![allow(dead_code)]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 

@@ -52,7 +52,8 @@ impl Cell {
         };
         let kind = if objects.find(c"gnu_get_libc_version").is_some() {
             Kind::Glibc
-        } else if objects.iter().any(|object| contains(object.name(), b"musl")) || contains(loader.to_bytes(), b"musl") {
+        } else if objects.iter().any(|object| contains(object.name(), b"musl")) || contains(loader.to_bytes(), b"musl")
+        {
             Kind::Musl
         } else {
             Kind::Other

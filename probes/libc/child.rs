@@ -18,6 +18,7 @@ pub struct Slot(*mut Option<Seen>);
 
 impl Slot {
     pub fn new() -> Option<Slot> {
+        crate::saw::make_room().ok()?;
         let size = size_of::<Option<Seen>>();
         sys::map(size, PROT_READ | PROT_WRITE, MAP_SHARED).ok().map(|at| Slot(at.cast()))
     }
@@ -141,9 +142,8 @@ pub fn run(cell: &Cell, program: &Program, out: &mut [u8], err: &mut [u8]) -> Re
             let _ = unsafe { call!(nr::DUP3, end, at, 0) };
         }
         // SAFETY: a terminated path and two arrays that end in null.
-        let refused = unsafe {
-            call!(nr::EXECVE, sys::path(program.path), program.arguments.as_ptr(), program.environment)
-        };
+        let refused =
+            unsafe { call!(nr::EXECVE, sys::path(program.path), program.arguments.as_ptr(), program.environment) };
         let errno = refused.err().unwrap_or(0);
         let _ = sys::write(refusal[1], &errno.to_ne_bytes());
         sys::exit(127);

@@ -8,6 +8,8 @@
 //! seen and not a program that does not start.
 #![no_std]
 #![no_main]
+#![allow(dead_code)]
+#![allow(clippy::too_many_arguments)] // functions of the libc have as many as they have
 
 #[path = "../rt/mod.rs"]
 mod rt;
@@ -48,6 +50,12 @@ impl Check {
         Check { id, ask, argument: 0, deadline: DEADLINE, bench: false }
     }
 }
+
+/// Set by the driver's build; a linter does not set it.
+const VERSION: &str = match option_env!("ABICUS_VERSION") {
+    Some(version) => version,
+    None => "0",
+};
 
 /// All checks, in the order they are asked.
 const CHECKS: &[&[Check]] = &[identity::CHECKS, thread::CHECKS, process::CHECKS, name::CHECKS];
@@ -135,7 +143,7 @@ fn run(cell: &mut Cell, only: &[&CStr]) -> i32 {
         Line::new()
             .number("abicus", 1)
             .text("probe", b"libc")
-            .text("version", env!("ABICUS_VERSION").as_bytes())
+            .text("version", VERSION.as_bytes())
             .text("arch", b"x86_64")
             .number("planned", planned as i64),
     );

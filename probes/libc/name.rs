@@ -64,7 +64,9 @@ fn hosts_entry(name: &[u8], family: c_int) -> Result<(), Saw> {
     let of = if family == AF_INET6 { "IPv6" } else { "IPv4" };
     match sys::read_file(c"/etc/hosts", &mut room) {
         Ok(hosts) if hosts_has(hosts, name, family) => Ok(()),
-        Ok(_) => Err(not_asked!("/etc/hosts gives {} no {of} address", core::str::from_utf8(name).unwrap_or("the name"))),
+        Ok(_) => {
+            Err(not_asked!("/etc/hosts gives {} no {of} address", core::str::from_utf8(name).unwrap_or("the name")))
+        }
         Err(ENOENT) => Err(not_asked!("no /etc/hosts in the cell")),
         Err(errno) => Err(Saw::Errno(errno, "read /etc/hosts")),
     }
@@ -122,7 +124,7 @@ fn expect_address(seen: &[u8], expected: &[u8]) -> Result<(), Saw> {
     for byte in seen {
         text.add_hex(u64::from(*byte), 2);
     }
-    Err(Saw::Value(text))
+    Err(Saw::value(text.bytes()))
 }
 
 fn localhost_v4(cell: &Cell, _: usize) -> Seen {
@@ -281,7 +283,7 @@ fn nsswitch(cell: &Cell, database: &[u8]) -> Seen {
         }
         break;
     }
-    Ok(Saw::Value(answer))
+    Ok(Saw::value(answer.bytes()))
 }
 
 /// `struct passwd` and `struct group` begin with the name; the ids follow the password.
@@ -294,10 +296,13 @@ fn entry(
     look: impl FnOnce(Any, *mut c_char, usize, *mut Any) -> Result<c_int, Saw>,
 ) -> Result<Option<(Answer, u32)>, Saw> {
     if cell.kind != Kind::Other {
-        present(file, match file.to_bytes() {
-            b"/etc/group" => "no /etc/group in the image",
-            _ => "no /etc/passwd in the image",
-        })?;
+        present(
+            file,
+            match file.to_bytes() {
+                b"/etc/group" => "no /etc/group in the image",
+                _ => "no /etc/passwd in the image",
+            },
+        )?;
     }
     let mut entry: Entry = [0; 16];
     let mut room = [0 as c_char; 4096];

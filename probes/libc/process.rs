@@ -130,8 +130,7 @@ fn spawn_actions(cell: &Cell, _: usize) -> Seen {
         crate::api::zero(moved, "posix_spawn_file_actions_adddup2")?;
         let arguments = again(cell);
         let environment = process::env().pointer();
-        let errno =
-            cell.posix_spawn(&mut pid, cell.loader.as_ptr(), actions, NULL, arguments.as_ptr(), environment)?;
+        let errno = cell.posix_spawn(&mut pid, cell.loader.as_ptr(), actions, NULL, arguments.as_ptr(), environment)?;
         crate::api::zero(errno, "posix_spawn")?;
         expect_exit(cell, pid, 7)?;
         cell.posix_spawn_file_actions_destroy(actions)?;

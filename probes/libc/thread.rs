@@ -284,7 +284,8 @@ fn once(cell: &Cell, _: usize) -> Seen {
     }
     // SAFETY: the cell outlives the threads.
     unsafe {
-        let threads = [spawn(cell, call, shared(cell))?, spawn(cell, call, shared(cell))?, spawn(cell, call, shared(cell))?];
+        let threads =
+            [spawn(cell, call, shared(cell))?, spawn(cell, call, shared(cell))?, spawn(cell, call, shared(cell))?];
         for thread in threads {
             join(cell, thread)?;
         }
@@ -297,7 +298,8 @@ fn name(cell: &Cell, _: usize) -> Seen {
     // SAFETY: a short text.
     zero(unsafe { cell.pthread_setname_np(cell.pthread_self()?, c"abicus-name".as_ptr())? }, "pthread_setname_np")?;
     let mut room = [0; 32];
-    let comm = sys::read_file(c"/proc/self/comm", &mut room).map_err(|errno| Saw::Errno(errno, "read /proc/self/comm"))?;
+    let comm =
+        sys::read_file(c"/proc/self/comm", &mut room).map_err(|errno| Saw::Errno(errno, "read /proc/self/comm"))?;
     expect(comm == b"abicus-name\n", b"the kernel has another name")?;
     Ok(Saw::Ok)
 }
