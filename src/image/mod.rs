@@ -4,7 +4,11 @@
 //! digest of its content, and facts learned by looking at it without running it. This room knows no engine and no cell.
 
 pub mod error;
+mod export;
+#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
+mod root;
 mod store;
+mod tape;
 
 use std::path::PathBuf;
 
@@ -13,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Facts;
 use crate::id::ImageId;
 
+pub use export::{TreeTar, tree_tar};
 pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
 
 /// Where an image comes from.
