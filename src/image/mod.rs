@@ -3,11 +3,14 @@
 //! In: a [`Source`] as the matrix declares it. Out: an [`Image`]: a flattened read-only tree in the cache, known by the
 //! digest of its content, and facts learned by looking at it without running it. This room knows no engine and no cell.
 
+#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
+mod blob;
 pub mod error;
 mod export;
 #[allow(dead_code, reason = "the layer applier that needs all of it is next")]
 mod root;
 mod store;
+#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
 mod tape;
 
 use std::path::PathBuf;

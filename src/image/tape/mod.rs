@@ -4,6 +4,7 @@
 //! Written here because a reader of hostile archives must bound what every extension header may cost, and must be the
 //! only one who interprets them: whatever checks a path has to see the path that is used.
 
+pub mod read;
 pub mod write;
 
 /// Size of a header and unit of padding.
