@@ -155,17 +155,21 @@ pub fn tell_facts(slot: &Slot, groups: &[Group], bench: bool) {
 }
 
 /// The checks to ask, in the order of the tables.
-fn selected<'a>(groups: &'a [Group], bench: bool, wanted: &'a dyn Fn(&str) -> bool) -> impl Iterator<Item = &'a Check> {
+fn selected<'a>(
+    groups: &'a [Group],
+    bench: bool,
+    wanted: &'a dyn Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = &'a Check> {
     let groups = groups.iter().filter(move |group| bench || !group.bench);
-    groups.flat_map(|group| group.checks).filter(move |check| wanted(check.id)).take(MOST)
+    groups.flat_map(|group| group.checks).filter(move |check| wanted(check.id.as_bytes())).take(MOST)
 }
 
-pub fn count(groups: &[Group], bench: bool, wanted: &dyn Fn(&str) -> bool) -> usize {
+pub fn count(groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) -> bool) -> usize {
     selected(groups, bench, wanted).count()
 }
 
 /// Asks all wanted checks and writes an observation for each. Returns how many were written.
-pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&str) -> bool) -> usize {
+pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) -> bool) -> usize {
     // SAFETY: zeroes are such records: `reported` is false, and `saw` is only read when it is true.
     let records = match unsafe { child::shared::<[Record; MOST]>() } {
         Ok(records) => records,

@@ -12,15 +12,24 @@ mod rt;
 #[path = "../rt/start.rs"]
 mod start;
 
+mod arguments;
 mod bench;
 mod check;
 mod cpu;
+mod entries;
+mod filter;
 mod fs;
 mod net;
 mod options;
 mod semantics;
 mod supervisor;
 mod surroundings;
+mod sweep;
+#[cfg(target_arch = "aarch64")]
+mod syscalls_aarch64;
+#[cfg(target_arch = "x86_64")]
+mod syscalls_x86_64;
+mod variants;
 
 use check::Group;
 use options::Options;
@@ -28,6 +37,7 @@ use rt::line::Line;
 use rt::{child, out};
 
 static GROUPS: &[Group] = &[
+    Group { facts: entries::FACTS, checks: entries::CHECKS, bench: false },
     Group { facts: cpu::FACTS, checks: cpu::CHECKS, bench: false },
     Group { facts: semantics::FACTS, checks: semantics::CHECKS, bench: false },
     Group { facts: surroundings::FACTS, checks: surroundings::CHECKS, bench: false },
@@ -56,8 +66,8 @@ fn main() -> i32 {
 fn probe(options: &Options) -> i32 {
     child::prepare();
     let Ok(slot) = child::slot() else { return 1 };
-    let wanted = |id: &str| options.wanted(id);
-    let planned = check::count(GROUPS, options.bench, &wanted);
+    let wanted = |id: &[u8]| options.wanted(id);
+    let planned = sweep::count(&wanted) + variants::count(&wanted) + check::count(GROUPS, options.bench, &wanted);
     let mut header = Line::new();
     header.number("abicus", 1).text("probe", b"kernel").text("version", VERSION.as_bytes());
     header.text("arch", if cfg!(target_arch = "x86_64") { b"x86_64" } else { b"aarch64" });
@@ -65,6 +75,8 @@ fn probe(options: &Options) -> i32 {
         return 1;
     }
     check::tell_facts(slot, GROUPS, options.bench);
-    let reported = check::ask(slot, GROUPS, options.bench, &wanted);
+    let swept = sweep::run(slot, &wanted);
+    let mapped = variants::run(slot, &wanted);
+    let reported = swept + mapped + check::ask(slot, GROUPS, options.bench, &wanted);
     if out::send(Line::new().text("end", b"kernel").number("reported", reported as i64)) { 0 } else { 1 }
 }

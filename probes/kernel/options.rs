@@ -59,8 +59,8 @@ impl Options {
         Ok(options)
     }
 
-    pub fn wanted(&self, id: &str) -> bool {
-        self.only[0].is_none() || self.only.iter().flatten().any(|prefix| id.as_bytes().starts_with(prefix.to_bytes()))
+    pub fn wanted(&self, id: &[u8]) -> bool {
+        self.only[0].is_none() || self.only.iter().flatten().any(|prefix| id.starts_with(prefix.to_bytes()))
     }
 }
 

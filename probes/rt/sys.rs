@@ -182,11 +182,13 @@ pub fn kill(pid: i32, signal: i32) -> Answer {
     unsafe { call!(nr::KILL, pid, signal) }
 }
 
-/// A child as by fork: Ok(0) in the child. It dies with its parent, so that a killed probe leaves nobody behind.
+/// A child as by fork: Ok(0) in the child. It dies with its parent, so that a killed probe leaves nobody behind, and a crash of
+/// it is not taken for one of its parent (a child made by a bare clone exits with status 99 where it should die of a signal).
 pub fn fork() -> Answer<i32> {
     // SAFETY: no new stack, so both return here, each with memory of its own.
     let pid = unsafe { call!(nr::CLONE, SIGCHLD) }? as i32;
     if pid == 0 {
+        super::child::disown();
         // SAFETY: takes no address.
         let _ = unsafe { call!(nr::PRCTL, PR_SET_PDEATHSIG, SIGKILL) };
     }
@@ -273,8 +275,10 @@ pub fn handle(signal: i32, handler: Handler, flags: usize) -> Answer {
 
 /// Sets what a signal does, and returns what it did. x86-64 insists on a restorer, which is filled in.
 pub fn set_action(signal: i32, action: &Sigaction) -> Answer<Sigaction> {
+    #[allow(unused_mut)] // aarch64 returns through the vDSO
     let mut new = *action;
-    if cfg!(target_arch = "x86_64") && new.handler > SIG_IGN && new.flags & SA_RESTORER == 0 {
+    #[cfg(target_arch = "x86_64")]
+    if new.handler > SIG_IGN && new.flags & SA_RESTORER == 0 {
         new.flags |= SA_RESTORER;
         new.restorer = restore as *const () as usize;
     }
@@ -283,15 +287,11 @@ pub fn set_action(signal: i32, action: &Sigaction) -> Answer<Sigaction> {
     unsafe { call!(nr::RT_SIGACTION, signal, &new, &mut old, 8) }.map(|_| old)
 }
 
+/// rt_sigreturn. Where a filter refuses it there is no way back: the process ends with the errno as its status.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn restore() {
-    core::arch::naked_asm!("mov eax, 15", "syscall")
-}
-#[cfg(target_arch = "aarch64")]
-#[unsafe(naked)]
-unsafe extern "C" fn restore() {
-    core::arch::naked_asm!("mov x8, #139", "svc #0")
+    core::arch::naked_asm!("mov eax, 15", "syscall", "mov edi, eax", "neg edi", "mov eax, 231", "syscall", "ud2")
 }
 
 /// Sets the signal mask (bit n-1 is signal n) and returns the one before.
