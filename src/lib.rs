@@ -20,7 +20,10 @@ pub mod spec;
 
 pub mod plan;
 
+pub mod execute;
+
 pub mod engine;
+pub mod host;
 pub mod image;
 
 pub mod collect;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Entry, Run, RunInfo, StoreError};
 use crate::collect::Observations;
-use crate::id::CellId;
+use crate::id::{CellId, RunId};
 
 /// Appends to a run directory. Every entry is on disk when the call returns.
 #[derive(Debug)]
@@ -51,6 +51,11 @@ impl RunWriter {
         let writer = Self { dir, info, journal, vectors, known };
         writer.save_info()?;
         Ok(writer)
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.info.id
     }
 
     /// The run directory.

@@ -1,0 +1,252 @@
+//! Plan → events: runs every cell, at most so many at a time per host and per engine, each with a deadline, again only
+//! after a fault of the rig, and writes down each attempt before the cell counts as done.
+//!
+//! In: a [`Plan`], the engines behind it, the image store, a writer. Out: the run directory grows, [`Event`]s tell how.
+//! Nothing that goes wrong in a cell stops the run; nothing here judges.
+
+mod attempt;
+mod event;
+mod payload;
+mod prepare;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use event::Event;
+pub use payload::materialize;
+
+use crate::engine::{Engine, Facts, Payload, Prepared};
+use crate::fault::{Fault, Phase};
+use crate::id::{CellId, EngineId, HostId, ImageId};
+use crate::image::{Image, ImageStore};
+use crate::plan::{Plan, Planned};
+use crate::spec::{Defaults, HostSpec};
+use crate::store::{CellRecord, Entry, RunWriter, State, StoreError};
+
+/// An engine on a host, ready to be asked; or why there is none.
+pub type EngineHandle = Result<Arc<dyn Engine>, Fault>;
+
+/// Everything real that a run needs.
+pub struct Rig {
+    /// Hosts of the matrix with what is known of them.
+    pub hosts: BTreeMap<HostId, (HostSpec, Result<Facts, Fault>)>,
+    /// Engines by host.
+    pub engines: HashMap<(HostId, EngineId), EngineHandle>,
+    /// Where images come from.
+    pub images: ImageStore,
+    /// What is put into cells.
+    pub payload: Arc<Payload>,
+    /// The directory relative paths of the matrix start from.
+    pub base: PathBuf,
+    /// Deadlines and limits.
+    pub defaults: Defaults,
+}
+
+/// Which cells a resumed run need not do again.
+pub type Done = std::collections::BTreeSet<CellId>;
+
+/// Runs the plan. `stop` turning true ends it early: running cells are cancelled and cleaned up, the rest is left.
+pub async fn execute(
+    plan: Arc<Plan>,
+    rig: Arc<Rig>,
+    writer: RunWriter,
+    done: &Done,
+    events: tokio::sync::mpsc::UnboundedSender<Event>,
+    stop: watch::Receiver<bool>,
+) -> Result<(RunWriter, bool), StoreError> {
+    let shared = Arc::new(Shared::new(plan, rig, writer, events, stop));
+    shared.note(Event::Planned { cells: shared.plan.cells.len(), done: done.len() });
+    let interrupted = {
+        let work = run_all(&shared, done);
+        tokio::select! {
+            result = work => { result?; false }
+            () = stopped(shared.stop.clone()) => true,
+        }
+    };
+    if interrupted {
+        sweep_engines(&shared).await;
+    }
+    let mut shared = shared;
+    // Cancelled tasks drop their share when they are next polled; give them that moment.
+    let owned = loop {
+        match Arc::try_unwrap(shared) {
+            Ok(owned) => break owned,
+            Err(still) => {
+                shared = still;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    owned.note(Event::Finished { interrupted });
+    let writer = owned.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((writer, interrupted))
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A closed channel means nobody can stop us any more.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// What the tasks of a run share.
+struct Shared {
+    plan: Arc<Plan>,
+    rig: Arc<Rig>,
+    writer: Mutex<RunWriter>,
+    events: tokio::sync::mpsc::UnboundedSender<Event>,
+    stop: watch::Receiver<bool>,
+    /// Cells at a time per host.
+    host_slots: HashMap<HostId, Arc<Semaphore>>,
+    /// Cells at a time per engine and host, where it is less.
+    engine_slots: HashMap<(HostId, EngineId), Arc<Semaphore>>,
+    /// Images made ready at a time: each keeps a CPU busy.
+    image_slots: Semaphore,
+    engines: HashMap<(HostId, EngineId), OnceCell<Result<Facts, Fault>>>,
+    images: HashMap<ImageId, OnceCell<Result<Arc<Image>, Fault>>>,
+    prepared: HashMap<(HostId, EngineId, ImageId), OnceCell<Result<Prepared, Fault>>>,
+    failed_writes: Mutex<Option<StoreError>>,
+}
+
+impl Shared {
+    fn new(
+        plan: Arc<Plan>,
+        rig: Arc<Rig>,
+        writer: RunWriter,
+        events: tokio::sync::mpsc::UnboundedSender<Event>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let wide = rig.defaults.parallel.unwrap_or(cpus);
+        let host_slots = rig
+            .hosts
+            .iter()
+            .map(|(id, (host, _))| (id.clone(), Arc::new(Semaphore::new(host.parallel.unwrap_or(wide)))))
+            .collect();
+        let engine_slots = rig
+            .engines
+            .keys()
+            .filter_map(|key| {
+                let limit = plan.engine(&key.1)?.parallel?;
+                Some((key.clone(), Arc::new(Semaphore::new(limit))))
+            })
+            .collect();
+        let engines = rig.engines.keys().map(|key| (key.clone(), OnceCell::new())).collect();
+        let images = plan.images.iter().map(|image| (image.id.clone(), OnceCell::new())).collect();
+        let prepared = plan
+            .cells
+            .iter()
+            .map(|p| ((p.cell.host.clone(), p.cell.engine.clone(), p.cell.image.clone()), OnceCell::new()))
+            .collect();
+        Self {
+            plan,
+            rig,
+            writer: Mutex::new(writer),
+            events,
+            stop,
+            host_slots,
+            engine_slots,
+            image_slots: Semaphore::new(cpus),
+            engines,
+            images,
+            prepared,
+            failed_writes: Mutex::new(None),
+        }
+    }
+
+    /// Tells whoever listens; nobody listening is fine.
+    fn note(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut RunWriter) -> Result<T, StoreError>) -> Option<T> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match write(&mut writer) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let mut failed = self.failed_writes.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn entry(&self, entry: &Entry) {
+        self.write(|writer| writer.entry(entry));
+    }
+
+    /// The first failure to write: a run whose results are not kept is stopped.
+    fn take_failed_write(&self) -> Option<StoreError> {
+        self.failed_writes.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+async fn run_all(shared: &Arc<Shared>, done: &Done) -> Result<(), StoreError> {
+    for (host, (_, known)) in &shared.rig.hosts {
+        let (facts, fault) = match known {
+            Ok(facts) => (facts.clone(), None),
+            Err(fault) => (Facts::new(), Some(fault.clone())),
+        };
+        shared.entry(&Entry::Host { host: host.clone(), facts, fault });
+    }
+    let mut tasks = JoinSet::new();
+    for planned in shared.plan.cells.iter().filter(|planned| !done.contains(&planned.cell)) {
+        tasks.spawn(run_cell(shared.clone(), planned.clone()));
+    }
+    while let Some(result) = tasks.join_next().await {
+        if let Err(error) = result {
+            shared.note(Event::Warning { text: format!("a task of the run broke: {error}") });
+        }
+        if let Some(error) = shared.take_failed_write() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn run_cell(shared: Arc<Shared>, planned: Planned) {
+    let (state, attempts) = match prepare::cell(&shared, &planned.cell).await {
+        Err(state) => (state, vec![]),
+        Ok(ready) => attempt::until_it_counts(&shared, &planned, &ready).await,
+    };
+    let record = CellRecord { cell: planned.cell, role: planned.role, state, attempts };
+    shared.entry(&Entry::Cell(record.clone()));
+    shared.note(Event::CellDone { record: Arc::new(record) });
+}
+
+/// After an interruption: cancelled cells cleaned up behind themselves, this catches what they could not.
+async fn sweep_engines(shared: &Shared) {
+    let run = {
+        let writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.run().clone()
+    };
+    for ((host, id), engine) in &shared.rig.engines {
+        let Ok(engine) = engine else { continue };
+        let swept = tokio::time::timeout(Duration::from_secs(20), engine.sweep(Some(&run))).await;
+        let failed = match swept {
+            Ok(Ok(_)) => continue,
+            Ok(Err(fault)) => fault.cause,
+            Err(_) => "it did not answer in 20 s".to_owned(),
+        };
+        shared.note(Event::Warning { text: format!("could not sweep {host}:{id}: {failed}; run `abicus sweep`") });
+    }
+}
+
+/// A cell that cannot run because a part of it is not there: a skip where the matrix says so, else an error.
+fn absent(optional: bool, fault: &Fault) -> State {
+    if optional {
+        let hint = fault.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return State::Skipped { reason: format!("{}{hint}", fault.cause) };
+    }
+    State::Broken { fault: fault.clone() }
+}
+
+/// A cell whose engine has no rig entry: the plan and the rig disagree, which only a defect of abicus can bring about.
+fn unknown(cell: &CellId) -> State {
+    State::Broken { fault: Fault::new(Phase::Engine, format!("no engine was set up for {cell}")) }
+}

@@ -1,0 +1,97 @@
+//! What a cell needs before it can run: its engine looked at, its image made ready, the image given to the engine. Each
+//! is done once however many cells wait for it.
+
+use std::sync::Arc;
+
+use super::{Event, Shared, absent, unknown};
+use crate::engine::{Engine, Facts, Prepared};
+use crate::fault::{Fault, Phase};
+use crate::id::{CellId, ImageId};
+use crate::image::{Content, Image, Progress, host_architecture};
+use crate::store::{Entry, State};
+
+/// A cell that can run.
+pub(super) struct Ready {
+    pub engine: Arc<dyn Engine>,
+    pub image: Option<Arc<Image>>,
+    pub prepared: Prepared,
+}
+
+/// Gets everything ready, or says what the cell comes to without it.
+pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, State> {
+    if let Some((_, Err(fault))) = shared.rig.hosts.get(&cell.host) {
+        return Err(State::Broken { fault: fault.clone() });
+    }
+    let spec = shared.plan.engine(&cell.engine).ok_or_else(|| unknown(cell))?;
+    let key = (cell.host.clone(), cell.engine.clone());
+    let engine = match shared.rig.engines.get(&key) {
+        Some(Ok(engine)) => engine.clone(),
+        Some(Err(fault)) => return Err(absent(spec.optional, fault)),
+        None => return Err(unknown(cell)),
+    };
+    let looked_at = shared.engines.get(&key).ok_or_else(|| unknown(cell))?;
+    if let Err(fault) = looked_at.get_or_init(|| fingerprint(shared, cell, &engine)).await {
+        return Err(absent(spec.optional, fault));
+    }
+    if cell.image.is_none() {
+        return Ok(Ready { engine, image: None, prepared: Prepared(String::new()) });
+    }
+    let slot = shared.images.get(&cell.image).ok_or_else(|| unknown(cell))?;
+    let optional = shared.plan.image(&cell.image).is_some_and(|image| image.optional);
+    let image = match slot.get_or_init(|| open(shared, &cell.image)).await {
+        Ok(image) => image.clone(),
+        Err(fault) => return Err(absent(optional, fault)),
+    };
+    if let Some(fault) = foreign(&image) {
+        return Err(absent(optional, &fault));
+    }
+    let key = (cell.host.clone(), cell.engine.clone(), cell.image.clone());
+    let prepared = shared.prepared.get(&key).ok_or_else(|| unknown(cell))?;
+    match prepared.get_or_init(|| engine.prepare(&image)).await {
+        Ok(prepared) => Ok(Ready { engine, image: Some(image), prepared: prepared.clone() }),
+        Err(fault) => Err(State::Broken { fault: fault.clone() }),
+    }
+}
+
+async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {
+    let result = engine.fingerprint().await;
+    let (host, engine) = (cell.host.clone(), cell.engine.clone());
+    let fault = result.as_ref().err().cloned();
+    let facts = result.clone().unwrap_or_default();
+    shared.entry(&Entry::Engine { host: host.clone(), engine: engine.clone(), facts, fault: fault.clone() });
+    shared.note(Event::Engine { host, engine, fault });
+    result
+}
+
+async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {
+    let Some(spec) = shared.plan.image(id) else {
+        return Err(Fault::new(Phase::Image, format!("image `{id}` is not in the plan")));
+    };
+    let _slot = shared.image_slots.acquire().await;
+    let progress: Progress = {
+        let (events, id) = (shared.events.clone(), id.clone());
+        Arc::new(move |step| {
+            let what = step.what.to_owned();
+            let _ = events.send(Event::ImageStep { image: id.clone(), what, done: step.done, total: step.total });
+        })
+    };
+    let result =
+        shared.rig.images.open(id, &spec.source, &shared.rig.base, host_architecture(), progress).await.map(Arc::new);
+    let facts = result.as_ref().map(|image| image.facts.clone()).unwrap_or_default();
+    let fault = result.as_ref().err().cloned();
+    shared.entry(&Entry::Image { image: id.clone(), facts, fault: fault.clone() });
+    shared.note(Event::Image { image: id.clone(), fault });
+    result
+}
+
+/// Whether the programs of this image are for a CPU that this kernel cannot run.
+fn foreign(image: &Image) -> Option<Fault> {
+    let theirs = image.architecture.as_deref()?;
+    let ours = host_architecture();
+    let runs = theirs == ours || matches!((ours, theirs), ("amd64", "386"));
+    if runs || matches!(image.content, Content::Reference(_)) {
+        return None;
+    }
+    let cause = format!("image `{}` is made for {theirs}, this host runs {ours}", image.id);
+    Some(Fault::new(Phase::Image, cause).hint(format!("use an image for {ours}, or a host that runs {theirs}")))
+}
