@@ -59,7 +59,7 @@ fn dispatch(op: &Op, scene: &Scene) -> Done {
             write_file(name, O_WRONLY | O_CREAT | O_EXCL, mode as u32, f.bytes()?)
         }
         code::TOUCH => touch(f.text()?),
-        code::RMDIR => done(sys::rmdir(f.text()?)),
+        code::RMDIR => remove_dir(f.text()?),
         code::WRITE_PID => {
             let name = f.text()?;
             write_file(name, O_WRONLY, 0, decimal(i64::from(scene.child), &mut [0; 20]))
@@ -115,6 +115,17 @@ fn make_all(name: &CStr, mode: u32) -> Done {
         room[at] = *byte;
     }
     there_is_fine(sys::mkdir(name, mode))
+}
+
+/// A control group stays busy for a moment after its last process was reaped.
+fn remove_dir(name: &CStr) -> Done {
+    for _ in 0..100 {
+        match sys::rmdir(name) {
+            Err(EBUSY) => sys::sleep_ms(1),
+            other => return done(other),
+        }
+    }
+    Err(Errno(EBUSY))
 }
 
 fn write_file(name: &CStr, flags: i32, mode: u32, bytes: &[u8]) -> Done {
