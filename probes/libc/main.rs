@@ -17,12 +17,14 @@ mod rt;
 mod api;
 mod cell;
 mod child;
+mod decode;
 mod identity;
 mod name;
 mod objects;
 mod process;
 mod saw;
 mod thread;
+mod variant;
 
 use cell::{Cell, fact};
 use core::ffi::{CStr, c_char};
@@ -58,7 +60,7 @@ const VERSION: &str = match option_env!("ABICUS_VERSION") {
 };
 
 /// All checks, in the order they are asked.
-const CHECKS: &[&[Check]] = &[identity::CHECKS, thread::CHECKS, process::CHECKS, name::CHECKS];
+const CHECKS: &[&[Check]] = &[identity::CHECKS, thread::CHECKS, process::CHECKS, name::CHECKS, variant::CHECKS];
 
 /// Entry: the loader passes what is to run at exit in rdx, the stack is as the kernel made it.
 #[unsafe(no_mangle)]
@@ -119,6 +121,7 @@ extern "C" fn main(_: i32, _: *const *const c_char, _: *const *const c_char) -> 
             },
             // What exec, posix_spawn and the like start: this program again.
             b"--exit" => return arguments.next().and_then(|n| rt::text::number(n.to_bytes(), 10)).unwrap_or(0) as i32,
+            b"--offsets" => return variant::print_offsets(&cell),
             _ => return usage(argument),
         }
     }
@@ -149,6 +152,7 @@ fn run(cell: &mut Cell, only: &[&CStr]) -> i32 {
     );
     fact("libc.loader", cell.loader.to_bytes());
     load_threads(cell);
+    variant::prepare();
     let mut reported = 0;
     let Some(slot) = child::Slot::new() else { return 1 };
     for check in CHECKS.iter().copied().flatten().filter(asked) {
