@@ -1,0 +1,287 @@
+//! The kernel probe against situations that are made here: filters, deadlines, children left behind.
+#![cfg(target_arch = "x86_64")]
+
+mod probe_support;
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, filter, free, jailed, kernel, rule};
+
+const KEYCTL: u32 = 250;
+const CLONE3: u32 = 435;
+const OPENAT2: u32 = 437;
+const PERSONALITY: u32 = 135;
+const SOCKET: u32 = 41;
+
+#[test]
+fn every_planned_check_is_reported_once_and_twenty_runs_say_the_same() {
+    let observations = |seen: &Seen| -> Vec<String> {
+        let lines = seen.raw.lines().filter(|line| line.starts_with("{\"check\"") && !line.contains("\"samples\""));
+        lines.map(str::to_owned).collect()
+    };
+    let first = free(&[]);
+    let planned = first.lines[0]["planned"].as_u64().unwrap();
+    assert_eq!(first.checks().len() as u64, planned);
+    assert_eq!(first.lines.last().unwrap()["reported"].as_u64(), Some(planned));
+    assert!(first.raw.lines().all(|line| line.len() < 4096));
+    for _ in 1..20 {
+        assert_eq!(observations(&free(&[])), observations(&first));
+    }
+}
+
+/// The kernel's own list of its functions is something nobody here wrote. A call is there when it has a function of its own (`T`): one that
+/// is configured out is a weak name (`W`) of the function that answers ENOSYS.
+#[test]
+fn presence_agrees_with_the_symbols_of_the_kernel() {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    let functions: HashSet<&str> =
+        symbols.lines().filter_map(|line| line.split_once(" T __x64_sys_")).map(|s| s.1).collect();
+    assert!(functions.contains("read"), "this kernel does not show its symbols");
+    // What the table of x86-64 calls otherwise.
+    let function = |name: &str| match name {
+        "umount2" => "umount".to_owned(),
+        "stat" | "fstat" | "lstat" | "uname" => format!("new{name}"),
+        "sendfile" => "sendfile64".to_owned(),
+        other => other.to_owned(),
+    };
+    // Functions that say ENOSYS themselves: by configuration, and where only 32-bit programs may call them.
+    let special = ["iopl", "ioperm", "set_thread_area", "get_thread_area", "sync"];
+    let mut wrong = Vec::new();
+    for (id, line) in free(&["--only", "syscall."]).checks() {
+        let name = id.trim_start_matches("syscall.");
+        let there = functions.contains(function(name).as_str());
+        let present = line["saw"] != "errno" || line["errno"] != 38;
+        if there != present && !special.contains(&name) {
+            wrong.push(format!("{line}, but symbol: {there}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn without_a_filter_everything_is_allowed() {
+    let seen = free(&["--only", "syscall.", "--only", "filter."]);
+    for (id, line) in seen.checks() {
+        let allowed = line["filter"] == "allow" || line["value"] == "allow";
+        assert!(allowed, "{id}: {line}");
+    }
+}
+
+#[test]
+fn a_refusal_is_seen_and_given_to_the_filter() {
+    for (errno, said) in [(EPERM, "errno 1"), (ENOSYS, "errno 38"), (13, "errno 13")] {
+        let seen = jailed(&filter(&[rule(CLONE3, Action::Errno(errno))], Action::Allow), &["--only", "syscall.clone"]);
+        assert_eq!((seen.saw("syscall.clone3"), seen.filter("syscall.clone3")), (said.to_owned(), said.to_owned()));
+        assert_eq!((seen.saw("syscall.clone"), seen.filter("syscall.clone")), ("ok".to_owned(), "allow".to_owned()));
+    }
+}
+
+#[test]
+fn a_call_the_kernel_lacks_is_not_blamed_on_the_filter() {
+    let seen = jailed(&filter(&[rule(CLONE3, Action::Errno(EPERM))], Action::Allow), &["--only", "syscall.unassigned"]);
+    assert_eq!(seen.saw("syscall.unassigned.500"), "errno 38");
+    assert_eq!(seen.filter("syscall.unassigned.500"), "allow");
+}
+
+#[test]
+fn trap_and_kill_cost_only_the_call_they_hit() {
+    for (action, said) in [(Action::Trap, "trap"), (Action::KillProcess, "kill"), (Action::KillThread, "kill")] {
+        let seen = jailed(&filter(&[rule(KEYCTL, action)], Action::Allow), &["--only", "syscall."]);
+        assert_eq!(
+            (seen.saw("syscall.keyctl"), seen.filter("syscall.keyctl")),
+            ("signal 31".to_owned(), said.to_owned())
+        );
+        let without: Vec<_> = seen.checks().into_iter().filter(|(id, _)| id != "syscall.keyctl").collect();
+        let free: Vec<_> =
+            free(&["--only", "syscall."]).checks().into_iter().filter(|(id, _)| id != "syscall.keyctl").collect();
+        assert_eq!(without, free);
+    }
+}
+
+/// What runc made of profiles older than the kernel: ENOSYS above the highest number they list, EPERM in the holes below.
+#[test]
+fn a_hole_below_a_listed_number_and_the_end_of_the_list_are_told_apart() {
+    // 436 and below, then 439: the hole holds openat2 and pidfd_getfd.
+    let mut rules: Vec<Rule> = (0..=436).map(|call| rule(call, Action::Allow)).collect();
+    rules.push(rule(439, Action::Allow));
+    rules.extend((440..=500).map(|call| rule(call, Action::Errno(ENOSYS))));
+    let seen = jailed(&filter(&rules, Action::Errno(EPERM)), &["--only", "syscall."]);
+    assert_eq!((seen.saw("syscall.openat2"), seen.filter("syscall.openat2")), ("errno 1".into(), "errno 1".into()));
+    assert_eq!(
+        (seen.saw("syscall.futex_waitv"), seen.filter("syscall.futex_waitv")),
+        ("errno 38".into(), "errno 38".into())
+    );
+    assert_eq!(seen.filter("syscall.faccessat2"), "allow");
+    assert_eq!(seen.saw("syscall.unassigned.4000"), "errno 1");
+}
+
+#[test]
+fn what_depends_on_arguments_is_asked_by_arguments() {
+    let rules = [
+        Rule { call: PERSONALITY, argument: Some((0, 0x40000)), action: Action::Errno(EPERM) },
+        Rule { call: SOCKET, argument: Some((0, 40)), action: Action::Errno(97) },
+        Rule { call: SOCKET, argument: Some((0, 38)), action: Action::Errno(ENOSYS) },
+        Rule { call: 16, argument: Some((1, 0x5412)), action: Action::KillProcess },
+    ];
+    let seen = jailed(&filter(&rules, Action::Allow), &["--only", "filter.", "--only", "syscall.personality"]);
+    assert_eq!(seen.saw("filter.personality.no-randomize"), "errno 1");
+    assert_eq!(seen.saw("filter.personality.query"), "allow");
+    assert_eq!(seen.filter("syscall.personality"), "allow");
+    assert_eq!(seen.saw("filter.socket.vsock"), "errno 97");
+    assert_eq!(seen.saw("filter.socket.alg"), "errno 38");
+    assert_eq!(seen.saw("filter.socket.inet"), "allow");
+    assert_eq!(seen.saw("filter.ioctl.tiocsti"), "kill");
+    assert_eq!(seen.saw("filter.ioctl.ficlone"), "allow");
+}
+
+/// A filter that lets nobody install another one leaves presence, and says nothing about itself.
+#[test]
+fn a_filter_that_cannot_be_asked_is_unknown() {
+    let rules =
+        [rule(317, Action::Errno(EPERM)), Rule { call: 157, argument: Some((0, 22)), action: Action::Errno(EPERM) }];
+    let seen = jailed(&filter(&rules, Action::Allow), &["--only", "syscall.", "--only", "filter."]);
+    assert_eq!((seen.saw("syscall.seccomp"), seen.filter("syscall.seccomp")), ("errno 1".into(), "unknown".into()));
+    assert_eq!(seen.saw("syscall.clone3"), "ok");
+    assert_eq!(seen.saw("filter.clone3"), "not-asked");
+}
+
+#[test]
+fn other_entries_can_be_refused_too() {
+    // The architecture is at offset 4; 0x40000003 is i386.
+    let mut code = Vec::new();
+    for (op, yes, no, k) in
+        [(0x20u16, 0u8, 0u8, 4u32), (0x15, 0, 1, 0x4000_0003), (6, 0, 0, 0x8000_0000), (6, 0, 0, 0x7fff_0000)]
+    {
+        code.extend(op.to_le_bytes());
+        code.extend([yes, no]);
+        code.extend(k.to_le_bytes());
+    }
+    let seen = jailed(&code, &["--only", "entry.", "--only", "filter.i386"]);
+    assert_eq!(seen.saw("entry.int80"), "signal 31");
+    assert_eq!(seen.saw("filter.i386"), "kill");
+    assert_eq!(seen.saw("entry.vdso.present"), "ok");
+}
+
+#[test]
+fn return_from_a_handler_and_exit_can_be_refused() {
+    let refused = [rule(15, Action::Errno(EPERM)), rule(60, Action::Errno(13)), rule(OPENAT2, Action::Errno(ENOSYS))];
+    let seen = jailed(&filter(&refused, Action::Allow), &["--only", "syscall."]);
+    assert_eq!(
+        (seen.saw("syscall.rt_sigreturn"), seen.filter("syscall.rt_sigreturn")),
+        ("errno 1".into(), "errno 1".into())
+    );
+    assert_eq!((seen.saw("syscall.exit"), seen.filter("syscall.exit")), ("errno 13".into(), "errno 13".into()));
+    assert_eq!(seen.saw("syscall.exit_group"), "ok");
+    assert_eq!((seen.saw("syscall.openat2"), seen.filter("syscall.openat2")), ("errno 38".into(), "errno 38".into()));
+}
+
+#[test]
+fn arguments_that_are_wrong_are_refused_with_a_reason() {
+    for (arguments, reason) in
+        [(vec!["--onyl", "x"], "--onyl"), (vec!["--deadline", "soon"], "soon"), (vec!["--only"], "--only needs")]
+    {
+        let output = Command::new(kernel()).args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{arguments:?}");
+    }
+}
+
+/// Exit lines in order.
+fn exits(seen: &Seen) -> Vec<String> {
+    seen.lines.iter().filter(|line| line["exit"].is_number()).map(|line| line.to_string()).collect()
+}
+
+#[test]
+fn the_supervisor_runs_programs_in_turn_and_says_how_each_ended() {
+    let seen = Seen::of(Command::new(kernel()).args([
+        "run",
+        "--deadline",
+        "400",
+        "--only",
+        "entry.vdso.present",
+        "--",
+        "/bin/sh",
+        "-c",
+        "exit 7",
+        "--",
+        "/nonexistent",
+        "x",
+        "--",
+        "/bin/sleep",
+        "5",
+        "--",
+        "/bin/sh",
+        "-c",
+        "kill -9 $$",
+    ]));
+    assert_eq!(seen.status, Some(0));
+    assert_eq!(seen.saw("entry.vdso.present"), "ok");
+    let expected = [
+        r#"{"exit":0,"status":0}"#,
+        r#"{"exit":1,"status":7}"#,
+        r#"{"exit":2,"errno":2}"#,
+        r#"{"exit":3,"timeout":400}"#,
+        r#"{"exit":4,"signal":9}"#,
+    ];
+    assert_eq!(exits(&seen), expected);
+}
+
+/// A program that makes a daemon in a session of its own, which would write a file after a while.
+#[test]
+fn nothing_a_program_started_outlives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (late, later) = (dir.path().join("late"), dir.path().join("later"));
+    let daemon = |file: &std::path::Path, then: &str| {
+        format!("setsid sh -c '(sleep 1; touch {}) & sleep 2' & {then}", file.display())
+    };
+    let start = Instant::now();
+    let seen = Seen::of(Command::new(kernel()).args(["run", "--deadline", "300", "--only", "none"]).args([
+        "--",
+        "/bin/sh",
+        "-c",
+        &daemon(&late, "sleep 0.1"),
+        "--",
+        "/bin/sh",
+        "-c",
+        &daemon(&later, "sleep 9"),
+    ]));
+    assert_eq!(exits(&seen)[1..], [r#"{"exit":1,"status":0}"#, r#"{"exit":2,"timeout":300}"#]);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    std::thread::sleep(Duration::from_millis(1500).saturating_sub(start.elapsed()));
+    assert!(!late.exists() && !later.exists());
+}
+
+#[test]
+fn as_pid_1_it_works_the_same() {
+    let seen =
+        Seen::of(Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork"]).arg(kernel()).args([
+            "run",
+            "--deadline",
+            "300",
+            "--only",
+            "entry.vdso",
+            "--",
+            "/bin/sh",
+            "-c",
+            "setsid sleep 9 & exit 3",
+            "--",
+            "/bin/sleep",
+            "9",
+        ]));
+    assert_eq!(seen.status, Some(0), "{}", seen.raw);
+    assert_eq!(exits(&seen), [r#"{"exit":0,"status":0}"#, r#"{"exit":1,"status":3}"#, r#"{"exit":2,"timeout":300}"#]);
+}
+
+/// Signals, their mask, the parent's death signal and the core limit reach a program as they reached the supervisor.
+#[test]
+fn programs_inherit_what_the_supervisor_was_given() {
+    let show = "grep -E '^(Sig|NoNewPrivs|Seccomp)' /proc/self/status; ulimit -c; ulimit -n; umask";
+    let plain = Command::new("/bin/sh").args(["-c", show]).output().unwrap();
+    let run = Command::new(kernel()).args(["run", "--only", "syscall.", "--", "/bin/sh", "-c", show]).output().unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    let (run, mut lines) = (String::from_utf8(run.stdout).unwrap(), plain.lines());
+    assert!(plain.contains("SigIgn"), "{plain}");
+    assert!(lines.all(|line| run.lines().any(|other| other == line)), "{plain}\n{run}");
+}

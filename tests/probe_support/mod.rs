@@ -1,0 +1,159 @@
+//! Runs the kernel probe for tests, also under seccomp filters made here.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+pub const EPERM: u32 = 1;
+pub const ENOSYS: u32 = 38;
+
+/// What a filter answers, seccomp(2).
+#[derive(Clone, Copy)]
+pub enum Action {
+    Allow,
+    Errno(u32),
+    Trap,
+    KillThread,
+    KillProcess,
+}
+
+impl Action {
+    fn code(self) -> u32 {
+        match self {
+            Action::Allow => 0x7fff_0000,
+            Action::Errno(errno) => 0x0005_0000 | errno,
+            Action::Trap => 0x0003_0000,
+            Action::KillThread => 0,
+            Action::KillProcess => 0x8000_0000,
+        }
+    }
+}
+
+/// What to do with the call of this number, or only where its argument of this index has this value.
+pub struct Rule {
+    pub call: u32,
+    pub argument: Option<(u8, u32)>,
+    pub action: Action,
+}
+
+pub fn rule(call: u32, action: Action) -> Rule {
+    Rule { call, argument: None, action }
+}
+
+/// A filter program: the rules in order, then `otherwise`.
+pub fn filter(rules: &[Rule], otherwise: Action) -> Vec<u8> {
+    let mut code = Vec::new();
+    let mut put = |code_: u16, yes: u8, no: u8, k: u32| {
+        code.extend(code_.to_le_bytes());
+        code.extend([yes, no]);
+        code.extend(k.to_le_bytes());
+    };
+    for rule in rules {
+        put(0x20, 0, 0, 0);
+        match rule.argument {
+            None => put(0x15, 0, 1, rule.call),
+            Some((index, value)) => {
+                put(0x15, 0, 3, rule.call);
+                put(0x20, 0, 0, 16 + 8 * u32::from(index));
+                put(0x15, 0, 1, value);
+            }
+        }
+        put(0x06, 0, 0, rule.action.code());
+    }
+    put(0x06, 0, 0, otherwise.code());
+    code
+}
+
+/// A directory of this test binary that holds the programs. Left behind in cargo's temporary directory, and reused.
+fn programs() -> &'static Path {
+    static AT: OnceLock<PathBuf> = OnceLock::new();
+    AT.get_or_init(|| {
+        let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probes-{}", std::process::id()));
+        fs::create_dir_all(&at).unwrap();
+        write_program(&at.join("kernel"), abicus::probes::KERNEL);
+        let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--edition", "2024", "-Cpanic=abort", "-Copt-level=s", "-Clto=fat", "-Crelocation-model=static"])
+            .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static", "-Clink-arg=-no-pie"])
+            .args(["-Cforce-unwind-tables=no", "tests/probe_support/jail.rs", "-o"])
+            .arg(at.join("jail"))
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        at
+    })
+}
+
+fn write_program(at: &Path, bytes: &[u8]) {
+    fs::write(at, bytes).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The path of the kernel probe.
+pub fn kernel() -> PathBuf {
+    programs().join("kernel")
+}
+
+/// `kernel ARGUMENTS` with this filter.
+pub fn jailed(filter: &[u8], arguments: &[&str]) -> Seen {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), filter).unwrap();
+    let mut command = Command::new(programs().join("jail"));
+    command.arg(file.path()).arg(kernel()).args(arguments);
+    Seen::of(&mut command)
+}
+
+pub fn free(arguments: &[&str]) -> Seen {
+    Seen::of(Command::new(kernel()).args(arguments))
+}
+
+/// The lines of a run.
+pub struct Seen {
+    pub lines: Vec<Value>,
+    /// What follows the exit lines of the supervisor is in `lines` as well.
+    pub status: Option<i32>,
+    pub raw: String,
+}
+
+impl Seen {
+    pub fn of(command: &mut Command) -> Seen {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let raw = String::from_utf8(output.stdout).unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = raw.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Seen { lines, status: output.status.code(), raw }
+    }
+
+    /// Observations by id. Panics where one is there twice.
+    pub fn checks(&self) -> BTreeMap<String, Value> {
+        let mut checks = BTreeMap::new();
+        for line in self.lines.iter().filter(|line| line["check"].is_string()) {
+            let id = line["check"].as_str().unwrap().to_owned();
+            assert!(checks.insert(id, line.clone()).is_none(), "twice: {line}");
+        }
+        checks
+    }
+
+    /// The observation of one check as `saw errno …` in a compact form: `errno 38`, `signal 31`, `ok`, a value.
+    pub fn saw(&self, id: &str) -> String {
+        let checks = self.checks();
+        let line = checks.get(id).unwrap_or_else(|| panic!("no {id} in {}", self.raw));
+        let text = |key: &str| line[key].as_str().map(str::to_owned).unwrap_or_else(|| line[key].to_string());
+        match line["saw"].as_str().unwrap() {
+            "errno" => format!("errno {}", line["errno"]),
+            "signal" => format!("signal {}", line["signal"]),
+            "value" => text("value"),
+            other => other.to_owned(),
+        }
+    }
+
+    pub fn filter(&self, id: &str) -> String {
+        self.checks()[id]["filter"].as_str().unwrap_or("").to_owned()
+    }
+}
