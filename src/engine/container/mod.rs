@@ -1,0 +1,339 @@
+//! Docker and podman, through their API.
+//!
+//! In: where the engine is, a runtime, options; then images and jobs. Out: facts, prepared images, attempts. The API is
+//! bollard's over a transport of ours; [`api`] puts a deadline round every call, [`quirks`] is the one place that knows how
+//! the two engines differ, [`cell`] is the life of one container. This room never sees the matrix.
+
+mod api;
+mod cell;
+mod create;
+mod diagnose;
+mod endpoint;
+mod fingerprint;
+mod output;
+mod payload;
+mod prepare;
+mod quirks;
+mod sweep;
+mod transport;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify, OnceCell};
+
+use crate::fault::{Fault, Phase};
+use crate::id::RunId;
+use crate::image::Image;
+
+use super::{Attempt, Engine, EngineOptions, Facts, Job, PAYLOAD_DIR, Payload, Prepared, RUN_LABEL};
+
+use api::{ANSWER, Api, CALL};
+use cell::Cell;
+use create::{Delivery, HOSTS, Template};
+pub use endpoint::{Endpoint, Environment, Tls};
+pub use quirks::Kind;
+
+/// How long a sweep waits for cells that were given up to remove their own containers.
+const SETTLE: Duration = Duration::from_secs(20);
+/// Most bytes read back to prove that the engine sees the payload.
+const MAX_PROOF: usize = 64 << 20;
+
+/// Docker or podman at one endpoint with one set of options.
+pub struct ContainerEngine {
+    kind: Kind,
+    endpoint: Endpoint,
+    environment: Environment,
+    inner: Arc<Inner>,
+}
+
+/// What tasks that outlive a cancelled cell hold on to.
+struct Inner {
+    template: Template,
+    connected: OnceCell<Connected>,
+    /// By payload directory: a proof holds for the files it was made with.
+    deliveries: Mutex<HashMap<PathBuf, Delivery>>,
+    uploads: Mutex<HashMap<(String, bool), Bytes>>,
+    /// Where the hosts file is; removed with the engine.
+    scratch: OnceCell<tempfile::TempDir>,
+    /// Cells that were given up and are still removing their containers.
+    leaving: Arc<Leaving>,
+}
+
+/// A connection, and what the engine said of itself when it was made.
+struct Connected {
+    api: Api,
+    version: Value,
+    info: Value,
+    libpod: Value,
+}
+
+impl Connected {
+    fn arch(&self) -> &str {
+        self.version["Arch"].as_str().unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct Leaving {
+    count: AtomicU64,
+    done: Notify,
+}
+
+impl ContainerEngine {
+    /// An engine; nothing is connected yet. Fails when an option refers to a file that cannot be used.
+    pub fn new(
+        kind: Kind,
+        endpoint: Endpoint,
+        runtime: Option<String>,
+        options: EngineOptions,
+        environment: Environment,
+    ) -> Result<Self, Fault> {
+        let inner = Inner {
+            template: Template::new(kind, runtime, options)?,
+            connected: OnceCell::new(),
+            deliveries: Mutex::default(),
+            uploads: Mutex::default(),
+            scratch: OnceCell::new(),
+            leaving: Arc::default(),
+        };
+        Ok(Self { kind, endpoint, environment, inner: Arc::new(inner) })
+    }
+
+    /// Writes an image the engine has, or pulls, to a file as `docker save` does.
+    pub async fn export_reference(&self, reference: &str, to: &Path) -> Result<(), Fault> {
+        let connected = self.connected().await?;
+        let platform = self.inner.template.options.platform.as_deref();
+        prepare::export(&connected.api, connected.arch(), reference, platform, to).await
+    }
+
+    /// Removes the images abicus imported into this engine, and names them.
+    pub async fn sweep_cache(&self) -> Result<Vec<String>, Fault> {
+        sweep::images(&self.connected().await?.api).await
+    }
+
+    async fn connected(&self) -> Result<&Connected, Fault> {
+        self.inner.connected.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connected, Fault> {
+        let Some(address) = self.endpoint.resolve(self.kind, &self.environment)? else {
+            return Err(Fault::new(Phase::Engine, format!("{} has no socket here", self.kind.name())));
+        };
+        let fault = |e: &api::CallError| diagnose::unreachable(self.kind, &address, e);
+        let (api, version) = Api::connect(address.clone()).await.map_err(|e| fault(&e))?;
+        let podman = api.get("/libpod/info").await;
+        let libpod = match (self.kind, podman) {
+            (Kind::Podman, Ok(value)) => value,
+            (Kind::Docker, Err(error)) if error.status().is_some() => Value::Null,
+            (Kind::Podman, Err(error)) if error.status().is_some() => {
+                return Err(Fault::new(Phase::Engine, format!("{address} answers, but it is not podman"))
+                    .hint("declare it with kind = \"docker\""));
+            }
+            (Kind::Docker, Ok(_)) => {
+                return Err(Fault::new(Phase::Engine, format!("{address} is podman, not docker"))
+                    .hint("declare it with kind = \"podman\""));
+            }
+            (_, Err(error)) => return Err(fault(&error)),
+        };
+        let info = tokio::time::timeout(ANSWER, api.get("/info")).await;
+        let info = info.unwrap_or(Err(api::CallError::Silent(ANSWER))).map_err(|e| fault(&e))?;
+        diagnose::runtime(self.kind, self.inner.template.runtime.as_deref(), &info, &libpod)?;
+        Ok(Connected { api, version, info, libpod })
+    }
+}
+
+impl Inner {
+    async fn hosts(&self) -> Result<PathBuf, Fault> {
+        let wrong = |e: std::io::Error| Fault::new(Phase::Inject, format!("hosts file: {e}"));
+        let dir = self
+            .scratch
+            .get_or_try_init(|| async {
+                use std::os::unix::fs::PermissionsExt;
+                let dir = tempfile::Builder::new().prefix("abicus-").tempdir()?;
+                let file = dir.path().join("hosts");
+                std::fs::write(&file, HOSTS)?;
+                // A user namespace or another user inside has to read it whatever our umask is.
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644))?;
+                Ok(dir)
+            })
+            .await
+            .map_err(wrong)?;
+        Ok(dir.path().join("hosts"))
+    }
+
+    /// How this payload gets into containers of this engine; tried out once.
+    async fn delivery(
+        &self,
+        connected: &Connected,
+        run: &RunId,
+        payload: &Payload,
+        image: &str,
+    ) -> Result<Delivery, Fault> {
+        let mut known = self.deliveries.lock().await;
+        if let Some(delivery) = known.get(&payload.dir) {
+            return Ok(delivery.clone());
+        }
+        let bind = Delivery::Bind { hosts: self.hosts().await? };
+        let wrong = |e: std::io::Error| Fault::new(Phase::Inject, format!("payload {}: {e}", payload.dir.display()));
+        let labelled = fingerprint::selinux(&connected.info, &connected.libpod)
+            && self.template.options.selinux.as_deref() != Some("disable");
+        let delivery = if !labelled
+            && payload::open_to_all(&payload.dir).map_err(wrong)?
+            && self.sees(&connected.api, run, &payload.dir, image, &bind).await?
+        {
+            bind
+        } else {
+            Delivery::Upload
+        };
+        known.insert(payload.dir.clone(), delivery.clone());
+        Ok(delivery)
+    }
+
+    /// The canary: lets the engine read the payload back through the very mounts a cell would get.
+    async fn sees(&self, api: &Api, run: &RunId, dir: &Path, image: &str, bind: &Delivery) -> Result<bool, Fault> {
+        let name = container_name();
+        let mut body = self.template.bare(image, &["/canary".to_owned()]);
+        body.labels = Some(HashMap::from([(RUN_LABEL.to_owned(), run.to_string())]));
+        if let Some(host) = &mut body.host_config {
+            host.mounts = Some(self.template.mounts(dir, bind));
+        }
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let proof = async {
+            match api.call(CALL, api.docker.create_container(Some(options), body)).await {
+                Ok(_) => {}
+                // The source of the mount does not exist where the engine is.
+                Err(error) if matches!(error.status(), Some(400 | 404 | 500)) => return Ok(false),
+                Err(error) => return Err(error.fault(Phase::Create, "create the canary")),
+            }
+            let options = DownloadFromContainerOptionsBuilder::default().path(PAYLOAD_DIR).build();
+            let mut archive = vec![];
+            let stream = api.docker.download_from_container(&name, Some(options));
+            let read = api.drain(stream, |chunk| {
+                archive.extend_from_slice(&chunk);
+                let fits = archive.len() <= MAX_PROOF;
+                fits.then_some(()).ok_or_else(|| api::CallError::Broken("the canary grew too large".to_owned()))
+            });
+            match read.await {
+                Ok(()) => {}
+                Err(error) if !error.is_outage() => return Ok(false),
+                Err(error) => return Err(error.fault(Phase::Inject, "read the canary")),
+            }
+            let files = payload::read_files(dir).map_err(|e| Fault::new(Phase::Inject, e))?;
+            Ok(payload::holds(&archive, &files))
+        };
+        let proof = proof.await;
+        let _ = cell::remove(api, &name, CALL).await;
+        proof
+    }
+
+    async fn upload(&self, payload: &Payload, delivery: &Delivery) -> Result<Option<Bytes>, Fault> {
+        if *delivery != Delivery::Upload {
+            return Ok(None);
+        }
+        let at_root = !self.template.options.read_only;
+        let mut known = self.uploads.lock().await;
+        if let Some(tar) = known.get(&(payload.digest.clone(), at_root)) {
+            return Ok(Some(tar.clone()));
+        }
+        let hosts = self.template.brings_hosts(delivery).then_some(HOSTS);
+        let tar = payload::tar(&payload.dir, hosts, at_root)
+            .map_err(|e| Fault::new(Phase::Inject, format!("payload {}: {e}", payload.dir.display())))?;
+        known.insert((payload.digest.clone(), at_root), tar.clone());
+        Ok(Some(tar))
+    }
+
+    async fn live(&self, job: &Job, image: &str, cancelled: impl Future<Output = ()>) -> Attempt {
+        let Some(connected) = self.connected.get() else {
+            return Attempt::broken(Fault::new(Phase::Engine, "the image was prepared by another engine"));
+        };
+        let ready = async {
+            let delivery = self.delivery(connected, &job.run, &job.payload, image).await?;
+            let upload = self.upload(&job.payload, &delivery).await?;
+            Ok::<_, Fault>((delivery, upload))
+        };
+        match ready.await {
+            Err(fault) => Attempt::broken(fault),
+            Ok((delivery, upload)) => {
+                let (api, template, name) = (&connected.api, &self.template, container_name());
+                let cell = Cell { api, template, job, image, delivery: &delivery, upload, name };
+                let mut attempt = cell.live(cancelled).await;
+                attempt.notes.extend(diagnose::ignored(&self.template, &connected.info, &connected.libpod));
+                attempt
+            }
+        }
+    }
+}
+
+/// A name no other container has, on whatever daemon and from whatever machine.
+fn container_name() -> String {
+    format!("abicus-{}", ulid::Ulid::generate().to_string().to_lowercase())
+}
+
+/// Counts a cell that was given up until its task has ended.
+struct Left(Arc<Leaving>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.done.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Engine for ContainerEngine {
+    async fn fingerprint(&self) -> Result<Facts, Fault> {
+        let c = self.connected().await?;
+        Ok(fingerprint::facts(self.kind, &c.version, &c.info, &c.libpod))
+    }
+
+    async fn prepare(&self, image: &Image) -> Result<Prepared, Fault> {
+        let c = self.connected().await?;
+        let platform = self.inner.template.options.platform.as_deref();
+        prepare::prepare(&c.api, c.arch(), image, platform).await.map(Prepared)
+    }
+
+    async fn run(&self, job: &Job, image: &Prepared) -> Attempt {
+        if let Err(fault) = self.connected().await {
+            return Attempt::broken(fault);
+        }
+        let (inner, job, image) = (self.inner.clone(), job.clone(), image.0.clone());
+        // A task of its own: when this future is dropped the sender goes with it, the task sees that and cleans up.
+        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        self.inner.leaving.count.fetch_add(1, Ordering::AcqRel);
+        let left = Left(self.inner.leaving.clone());
+        let task = tokio::spawn(async move {
+            let _left = left;
+            inner
+                .live(&job, &image, async {
+                    let _ = gone.await;
+                })
+                .await
+        });
+        let attempt = task.await;
+        drop(alive);
+        attempt.unwrap_or_else(|e| Attempt::broken(Fault::new(Phase::Wait, format!("the cell's task ended: {e}"))))
+    }
+
+    async fn sweep(&self, run: Option<&RunId>) -> Result<Vec<String>, Fault> {
+        // Cells that are being given up remove their own containers; sweeping under them would race with their creation.
+        let settled = async {
+            loop {
+                let done = self.inner.leaving.done.notified();
+                if self.inner.leaving.count.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                done.await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, settled).await;
+        sweep::containers(&self.connected().await?.api, run).await
+    }
+}

@@ -1,0 +1,281 @@
+//! Giving an image to an engine, and getting one out of it.
+//!
+//! In: an [`Image`]. Out: the name the engine knows it by. A tree is imported once per content and kept under
+//! `abicus-cache/<image>:<digest>`, labelled so that it can be found and removed; a reference is used where the engine has
+//! it and pulled by the engine where it has not.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use bollard::body_try_stream;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+
+use crate::fault::{Fault, Phase};
+use crate::image::{Content, Image, tree_tar};
+
+use super::api::{Api, CallError};
+
+/// The label (key) of images abicus imported; its value is the digest of the content.
+pub(super) const CACHE_LABEL: &str = "abicus.cache";
+/// Bytes read from a tree at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Imports of the same image into the same daemon wait for each other: two engines of the matrix can be one daemon.
+static IMPORTS: LazyLock<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>> = LazyLock::new(Mutex::default);
+
+/// Makes the image available and names it.
+pub(super) async fn prepare(api: &Api, arch: &str, image: &Image, platform: Option<&str>) -> Result<String, Fault> {
+    runs_here(arch, image)?;
+    match &image.content {
+        Content::Reference(reference) => fetch(api, arch, reference, platform).await,
+        Content::Tree(tree) => import(api, image, Some(tree)).await,
+        Content::Empty => import(api, image, None).await,
+    }
+}
+
+/// Refuses an image whose programs this host cannot execute, before the kernel does so less clearly.
+fn runs_here(arch: &str, image: &Image) -> Result<(), Fault> {
+    match image.architecture.as_deref() {
+        Some(wanted) if !executes(arch, wanted) => {
+            let cause = format!("image `{}` is for {wanted}, the engine's host is {arch}", image.id);
+            Err(Fault::new(Phase::Prepare, cause).hint(
+                "use a host of that architecture, or register an emulator there (binfmt_misc) and name the `platform`",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a kernel of one architecture executes programs of another. An emulator counts where it is registered, which only
+/// this machine can be asked; an engine elsewhere with the same architecture answers for itself when the cell starts.
+fn executes(host: &str, wanted: &str) -> bool {
+    let emulator = match wanted {
+        "386" => "qemu-i386",
+        "amd64" => "qemu-x86_64",
+        "arm64" => "qemu-aarch64",
+        "arm" => "qemu-arm",
+        other => &format!("qemu-{other}"),
+    };
+    host == wanted
+        || matches!((host, wanted), ("amd64", "386") | ("arm64", "arm"))
+        || Path::new("/proc/sys/fs/binfmt_misc").join(emulator).exists()
+}
+
+/// The name of an imported image. Repositories are lower case; the digest tells apart what that makes equal.
+fn cache_name(image: &Image) -> String {
+    let repository: String = image
+        .id
+        .as_str()
+        .to_ascii_lowercase()
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("-");
+    let hex: String = image.digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect();
+    format!("abicus-cache/{repository}:{hex}")
+}
+
+async fn import(api: &Api, image: &Image, tree: Option<&PathBuf>) -> Result<String, Fault> {
+    let name = cache_name(image);
+    let key = format!("{} {name}", api.address());
+    let lock = IMPORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).entry(key).or_default().clone();
+    let _one_at_a_time = lock.lock().await;
+
+    let fault = |e: &CallError| e.fault(Phase::Prepare, &format!("import image `{}`", image.id));
+    if let Some(known) = inspect(api, &name).await.map_err(|e| fault(&e))?
+        && known["Config"]["Labels"][CACHE_LABEL].as_str() == Some(&image.digest)
+    {
+        return Ok(name);
+    }
+    let (repository, tag) = name.split_once(':').unwrap_or((&name, "latest"));
+    let platform = image.architecture.as_ref().map(|a| format!("linux/{a}")).unwrap_or_default();
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .platform(&platform)
+        .changes([format!("LABEL {CACHE_LABEL}={}", image.digest)].to_vec())
+        .build();
+    let body = match tree {
+        Some(tree) => body_try_stream(chunks(tree_tar(tree)?)),
+        // Two blocks of zeros end a tar file; this one has nothing before them.
+        None => http_body_util::Either::Left(http_body_util::Full::new(Bytes::from_static(&[0; 1024]))),
+    };
+    api.drain(api.docker.create_image(Some(options), Some(body), None), |_| Ok(())).await.map_err(|e| fault(&e))?;
+    match inspect(api, &name).await.map_err(|e| fault(&e))? {
+        Some(_) => Ok(name),
+        None => {
+            Err(Fault::new(Phase::Prepare, format!("import image `{}`: the engine has no {name} afterwards", image.id)))
+        }
+    }
+}
+
+/// A blocking reader as a stream: a thread reads a little ahead of the connection and ends when nobody listens.
+fn chunks(mut from: impl Read + Send + 'static) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send {
+    let (send, receive) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut buffer = vec![0; CHUNK];
+            let next = match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) => {
+                    buffer.truncate(n);
+                    Ok(Bytes::from(buffer))
+                }
+                Err(error) => Err(error),
+            };
+            let last = next.is_err();
+            if send.blocking_send(next).is_err() || last {
+                return;
+            }
+        }
+    });
+    futures_util::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|item| (item, receive)) })
+}
+
+async fn fetch(api: &Api, arch: &str, reference: &str, platform: Option<&str>) -> Result<String, Fault> {
+    let reference = well_formed(reference)?;
+    let fault = |e: CallError| e.fault(Phase::Image, reference);
+    let known = match inspect(api, reference).await.map_err(fault)? {
+        Some(known) if platform.is_none_or(|p| same_platform(&known, p)) => known,
+        _ => {
+            pull(api, reference, platform).await?;
+            let seen = inspect(api, reference).await.map_err(fault)?;
+            seen.ok_or_else(|| {
+                Fault::new(Phase::Image, format!("{reference}: pulled, but the engine does not have it"))
+            })?
+        }
+    };
+    let wanted = known["Architecture"].as_str().unwrap_or(arch);
+    if !executes(arch, wanted) {
+        let cause = format!("{reference} is for {wanted}, the engine's host is {arch}");
+        return Err(
+            Fault::new(Phase::Prepare, cause).hint("name another `platform`, or use a host of that architecture")
+        );
+    }
+    Ok(reference.to_owned())
+}
+
+fn same_platform(known: &Value, platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    parts.next() == known["Os"].as_str() && parts.next() == known["Architecture"].as_str()
+}
+
+async fn pull(api: &Api, reference: &str, platform: Option<&str>) -> Result<(), Fault> {
+    // Without a tag the engines pull every tag there is.
+    let tagged = reference.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    let from = if tagged { reference.to_owned() } else { format!("{reference}:latest") };
+    let options = CreateImageOptionsBuilder::default().from_image(&from).platform(platform.unwrap_or_default()).build();
+    // Docker answers 404 or 500, podman 200 and an error in the stream.
+    api.drain(api.docker.create_image(Some(options), None, None), |_| Ok(())).await.map_err(|e| {
+        let fault = e.fault(Phase::Image, &format!("pull {reference}"));
+        let text = e.to_string().to_lowercase();
+        if ["unauthorized", "denied", "authentication"].iter().any(|w| text.contains(w)) {
+            fault.hint("the registry wants credentials, or there is no such repository")
+        } else if ["not found", "unknown", "no such"].iter().any(|w| text.contains(w)) {
+            fault.hint("there is no such image or tag; check the reference")
+        } else if ["dial", "lookup", "timeout", "refused", "i/o", "eof"].iter().any(|w| text.contains(w)) {
+            fault.hint("the engine cannot reach the registry; check its network, proxy and mirrors").transient()
+        } else {
+            fault
+        }
+    })
+}
+
+/// What the engine knows about an image; `None` where it has none of that name.
+async fn inspect(api: &Api, name: &str) -> Result<Option<Value>, CallError> {
+    match api.get(&format!("/images/{name}/json")).await {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses what is no reference: it becomes part of a path of the API.
+fn well_formed(reference: &str) -> Result<&str, Fault> {
+    let ok = !reference.is_empty()
+        && reference.len() <= 512
+        && reference.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && reference.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c))
+        && reference.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if ok {
+        return Ok(reference);
+    }
+    Err(Fault::new(Phase::Image, format!("`{}` is not an image reference", reference.escape_default()))
+        .hint("a reference looks like docker.io/library/debian:12"))
+}
+
+/// Writes an image the engine has (or pulls) to a file as `docker save` does, so that other engines can be given it.
+pub(super) async fn export(
+    api: &Api,
+    arch: &str,
+    reference: &str,
+    platform: Option<&str>,
+    to: &Path,
+) -> Result<(), Fault> {
+    let name = fetch(api, arch, reference, platform).await?;
+    let wrong = |why: String| Fault::new(Phase::Image, format!("save {reference} to {}: {why}", to.display()));
+    let mut file = tokio::fs::File::create(to).await.map_err(|e| wrong(e.to_string()))?;
+    let mut stream = std::pin::pin!(api.docker.export_image(&name));
+    loop {
+        let next = futures_util::StreamExt::next(&mut stream);
+        match tokio::time::timeout(super::api::SILENCE, next).await {
+            Err(_) => return Err(wrong(CallError::Silent(super::api::SILENCE).to_string()).transient()),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return Err(CallError::from(error).fault(Phase::Image, &format!("save {reference}")));
+            }
+            Ok(Some(Ok(bytes))) => file.write_all(&bytes).await.map_err(|e| wrong(e.to_string()))?,
+        }
+    }
+    file.flush().await.map_err(|e| wrong(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Facts;
+
+    fn image(id: &str, architecture: Option<&str>) -> Image {
+        Image {
+            id: id.parse().unwrap(),
+            digest: "sha256:0123456789abcdef0123".to_owned(),
+            content: Content::Empty,
+            architecture: architecture.map(str::to_owned),
+            loader: None,
+            facts: Facts::new(),
+        }
+    }
+
+    #[test]
+    fn a_cached_image_has_a_name_that_engines_accept() {
+        assert_eq!(cache_name(&image("debian-12", None)), "abicus-cache/debian-12:0123456789ab");
+        assert_eq!(cache_name(&image("My_Image+x..y", None)), "abicus-cache/my-image-x-y:0123456789ab");
+    }
+
+    #[test]
+    fn what_is_no_reference_never_becomes_part_of_a_path() {
+        for good in
+            ["debian", "debian:12", "docker.io/library/debian@sha256:00", "127.0.0.1:5000/x/y:z", "abicus-cache/a:0"]
+        {
+            assert!(well_formed(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/x", "../../containers/json?", "a/../b", "a//b", "a b", "a?b", "a#b", "a%2fb", "-x", "é"] {
+            assert!(well_formed(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_another_architecture_is_refused_by_name() {
+        assert!(runs_here("amd64", &image("a", Some("amd64"))).is_ok());
+        assert!(runs_here("amd64", &image("a", Some("386"))).is_ok());
+        assert!(runs_here("amd64", &image("a", None)).is_ok());
+        let fault = runs_here("amd64", &image("strange", Some("s390y"))).unwrap_err();
+        assert!(fault.cause.contains("`strange` is for s390y, the engine's host is amd64"), "{fault}");
+    }
+}

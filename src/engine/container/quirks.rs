@@ -1,0 +1,66 @@
+//! Where docker's and podman's APIs differ, or an engine does not do what its API says. One place, each with the version it
+//! was seen in and a source.
+
+use std::path::Path;
+
+/// Which of the two engines answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The Docker Engine.
+    Docker,
+    /// Podman's Docker-compatible API.
+    Podman,
+}
+
+impl Kind {
+    /// The engine's name, as the matrix writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// Whether `/wait` can be used. Podman 4.3's polls by itself, takes 220–420 ms and 335–560 ms of CPU where inspecting
+    /// until the state settles takes 2 ms: <https://github.com/containers/podman/blob/v4.3.1/pkg/api/handlers/utils/containers.go>.
+    pub(super) fn waits(self) -> bool {
+        self == Self::Docker
+    }
+
+    /// Whether the runtime can be chosen per container. Podman accepts `HostConfig.Runtime`, even one that does not exist,
+    /// and uses its service's: <https://github.com/containers/podman/blob/v4.3.1/pkg/api/handlers/compat/containers_create.go>.
+    pub(super) fn runtime_per_container(self) -> bool {
+        self == Self::Docker
+    }
+
+    /// Whether a container without network is asked for by `NetworkDisabled`. On docker 20.10 that leaves out
+    /// `libnetwork-setkey`, a re-execution of dockerd that is 45 % of the CPU of a cell:
+    /// <https://github.com/moby/moby/blob/v20.10.24/daemon/oci_linux.go> (`WithLibnetwork`). The container still has a
+    /// network namespace with its loopback up, but docker leaves `/etc/hosts` empty then, so abicus brings one. Podman
+    /// writes `/etc/hosts` itself.
+    pub(super) fn disables_network(self) -> bool {
+        self == Self::Docker
+    }
+
+    /// The value of the `seccomp=` security option for a profile file. The docker daemon takes the JSON itself (its command
+    /// line reads the file): <https://docs.docker.com/engine/security/seccomp/>. Podman's service opens a path on its own
+    /// machine: <https://github.com/containers/podman/blob/v4.3.1/pkg/specgen/generate/config_linux_seccomp.go>.
+    pub(super) fn seccomp_profile(self, path: &Path, json: &str) -> String {
+        match self {
+            Self::Docker => json.to_owned(),
+            Self::Podman => path.display().to_string(),
+        }
+    }
+
+    /// Whether the out-of-memory flag can be believed when it is not set: podman 4.3 on cgroup v1 says 137 and `false`.
+    pub(super) fn reports_out_of_memory(self) -> bool {
+        self == Self::Docker
+    }
+
+    /// States in which the program has ended and the exit code is final. Podman says `stopped` between the end of the
+    /// program and its own clean-up, a word docker's API does not have:
+    /// <https://github.com/containers/podman/blob/v4.3.1/libpod/define/containerstate.go>.
+    pub(super) fn has_ended(self, status: &str) -> bool {
+        matches!((self, status), (_, "exited" | "dead") | (Self::Podman, "stopped"))
+    }
+}
