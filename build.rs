@@ -99,6 +99,7 @@ impl Build {
         search.push(&stub);
         c.args(["-Crelocation-model=pic"]).arg(search);
         c.args(["-Clink-arg=-Wl,--no-as-needed", "-Clink-arg=-lc", "-Clink-arg=-Wl,--hash-style=both"]);
+        c.args(["-Clink-arg=-Wl,--no-eh-frame-hdr", "-Clink-arg=-Wl,-T,probes/libc/link.ld"]);
         self.run(c, "libc")
     }
 

@@ -1,13 +1,13 @@
 //! The functions of the libc that checks call, by name.
 //!
-//! Goes in: a table of declarations. Comes out: a method of `Cell` for each, which looks the function up when it is called
-//! and ends the check where there is none. Must not know: what the functions are called for.
+//! Goes in: a table of declarations. Comes out: a method of `Cell` for each, which looks the function up when it is called.
+//! A check has a process of its own, so where there is no such function the call ends it, with that as what was seen. Must not know: what the functions are called for.
 //! Structures of the libc are passed as bytes or words: their layouts stand where they are read.
 #![allow(dead_code)]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 
-use crate::cell::{Cell, absent};
+use crate::cell::Cell;
 use crate::saw::Saw;
 
 pub type Text = *const c_char;
@@ -22,19 +22,16 @@ macro_rules! api {
             $(
                 /// # Safety
                 /// As the function of the same name, see its manual page.
-                pub unsafe fn $name(&self, $($argument: $kind),*) -> Result<api!(@ $($result)?), Saw> {
-                    let name = cstr(concat!(stringify!($name), "\0"));
-                    let address = self.symbol(name).ok_or_else(|| absent(name, $everywhere))?;
+                pub unsafe fn $name(&self, $($argument: $kind),*) $(-> $result)? {
+                    let address = self.function(cstr(concat!(stringify!($name), "\0")), $everywhere);
                     // SAFETY: the symbol is the function of this name and has the type its manual page says.
-                    Ok(unsafe {
+                    unsafe {
                         core::mem::transmute::<usize, unsafe extern "C" fn($($kind),*) $(-> $result)?>(address)($($argument),*)
-                    })
+                    }
                 }
             )*
         }
     };
-    (@ $result:ty) => { $result };
-    (@) => { () };
 }
 
 const fn cstr(text: &'static str) -> &'static core::ffi::CStr {
@@ -200,7 +197,7 @@ api! { true
     realloc(block: Any, size: usize) -> Any;
     realpath(path: Text, room: Room) -> Room;
     regcomp(regex: Any, pattern: Text, flags: c_int) -> c_int;
-    regexec(regex: Any, text: Text, count: usize, matches: *mut [i32; 2], flags: c_int) -> c_int;
+    regexec(regex: Any, text: Text, count: usize, matches: Any, flags: c_int) -> c_int;
     regfree(regex: Any);
     remove(path: Text) -> c_int;
     rmdir(path: Text) -> c_int;
@@ -214,6 +211,7 @@ api! { true
     sem_unlink(name: Text) -> c_int;
     sem_wait(semaphore: Any) -> c_int;
     setenv(name: Text, value: Text, overwrite: c_int) -> c_int;
+    setitimer(which: c_int, new: *const [i64; 4], old: *mut [i64; 4]) -> c_int;
     setlocale(category: c_int, name: Text) -> Text;
     setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
     shm_open(name: Text, flags: c_int, mode: u32) -> c_int;
@@ -256,6 +254,8 @@ api! { true
 
 // Functions that only some libcs, or only newer ones, have.
 api! { false
+    __fxstat(version: c_int, fd: c_int, stat: Any) -> c_int;
+    __xstat(version: c_int, path: Text, stat: Any) -> c_int;
     __register_atfork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn(), object: Any) -> c_int;
     pthread_atfork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> c_int;
     arc4random() -> u32;
@@ -276,11 +276,10 @@ api! { false
 macro_rules! variadic {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => { $(
         /// The function itself, to be called with its variable arguments.
-        pub fn $name(cell: &Cell) -> Result<unsafe extern "C" fn($($kind),*, ...) -> $result, Saw> {
-            let name = cstr(concat!(stringify!($name), "\0"));
-            let address = cell.symbol(name).ok_or_else(|| absent(name, true))?;
+        pub fn $name(cell: &Cell) -> unsafe extern "C" fn($($kind),*, ...) -> $result {
+            let address = cell.function(cstr(concat!(stringify!($name), "\0")), true);
             // SAFETY: the symbol is the function of this name and has the type its manual page says.
-            Ok(unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($kind),*, ...) -> $result>(address) })
+            unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($kind),*, ...) -> $result>(address) }
         }
     )* };
 }
@@ -295,8 +294,9 @@ variadic! {
 impl Cell {
     /// What `errno` says in this thread.
     pub fn errno(&self) -> i32 {
+        let Some(location) = self.symbol(c"__errno_location") else { return 0 };
         // SAFETY: takes nothing and returns the address of this thread's errno.
-        unsafe { self.__errno_location().map_or(0, |at| *at) }
+        unsafe { *core::mem::transmute::<usize, extern "C" fn() -> *const i32>(location)() }
     }
 
     /// The errno of a call that failed, as an observation.

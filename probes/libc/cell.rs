@@ -7,7 +7,7 @@ use core::ffi::{CStr, c_char};
 use crate::objects::{Found, Object, Objects};
 use crate::rt::line::Line;
 use crate::rt::{out, process};
-use crate::saw::Saw;
+use crate::saw::{Saw, finish};
 use crate::{not_asked, value};
 
 const AT_EXECFN: usize = 31;
@@ -63,8 +63,18 @@ impl Cell {
     }
 
     /// The address a new program would call. Of a function with several implementations, the one the libc chose.
+    #[inline(never)]
     pub fn symbol(&self, name: &CStr) -> Option<usize> {
         self.objects.find(name).map(resolve)
+    }
+
+    /// As `symbol`, for a check that cannot go on without it: its process ends here.
+    #[inline(never)]
+    pub fn function(&self, name: &CStr, everywhere: bool) -> usize {
+        match self.symbol(name) {
+            Some(address) => address,
+            None => finish(Err(absent(name, everywhere))),
+        }
     }
 
     /// The object that is the C library.
@@ -93,6 +103,7 @@ pub fn resolve(found: Found) -> usize {
 }
 
 /// A function that every libc has is absent: an observation. One that not all have: nothing to ask.
+#[inline(never)]
 pub fn absent(name: &CStr, everywhere: bool) -> Saw {
     let name = name.to_str().unwrap_or("?");
     if everywhere { value!("no function {name}") } else { not_asked!("this libc has no function {name}") }

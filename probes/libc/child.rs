@@ -6,48 +6,30 @@
 
 use core::ffi::{CStr, c_char};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, absent};
 use crate::rt::consts::*;
 use crate::rt::sys::call;
 use crate::rt::{self, nr, sys};
-use crate::saw::{Saw, Seen};
+use crate::saw::{self, Saw};
 use crate::{Check, value};
 
-/// Shared with the child: what it saw.
-pub struct Slot(*mut Option<Seen>);
-
-impl Slot {
-    pub fn new() -> Option<Slot> {
-        crate::saw::make_room().ok()?;
-        let size = size_of::<Option<Seen>>();
-        sys::map(size, PROT_READ | PROT_WRITE, MAP_SHARED).ok().map(|at| Slot(at.cast()))
+/// Asks in a child; one that ends without an answer is itself the observation.
+pub fn ask(cell: &Cell, check: &Check) -> Saw {
+    saw::forget();
+    let pid = match fork(cell) {
+        Ok(pid) => pid,
+        Err(saw) => return saw,
+    };
+    if pid == 0 {
+        saw::finish((check.ask)(cell, check.argument));
     }
-
-    /// Asks in a child; one that ends without an answer is itself the observation.
-    pub fn ask(&self, cell: &Cell, check: &Check) -> Saw {
-        // SAFETY: the mapping is as large as the type and nobody else writes while there is no child.
-        unsafe { self.0.write_volatile(None) };
-        let pid = match fork(cell) {
-            Ok(pid) => pid,
-            Err(saw) => return saw,
-        };
-        if pid == 0 {
-            let seen = (check.ask)(cell, check.argument);
-            // SAFETY: as above, the parent only reads after this process ended.
-            unsafe { self.0.write_volatile(Some(seen)) };
-            sys::exit(0);
-        }
-        match wait(pid, check.deadline) {
-            End::Timeout => Saw::Timeout(check.deadline),
-            End::Signal(signal) => Saw::Signal(signal),
-            End::Exit(status) => {
-                // SAFETY: the child ended after it had written all of it, or left `None`.
-                match unsafe { self.0.read_volatile() } {
-                    Some(Ok(saw) | Err(saw)) => saw,
-                    None => value!("ended with status {status} in the middle of the check"),
-                }
-            }
-        }
+    match wait(pid, check.deadline) {
+        End::Timeout => Saw::Timeout(check.deadline),
+        End::Signal(signal) => Saw::Signal(signal),
+        End::Exit(status) => match saw::seen() {
+            Some(Ok(saw) | Err(saw)) => saw,
+            None => value!("ended with status {status} in the middle of the check"),
+        },
     }
 }
 
@@ -62,12 +44,9 @@ pub enum End {
 /// The libc's fork. The child is the first of a process group of its own and has the default signal mask.
 pub fn fork(cell: &Cell) -> Result<i32, Saw> {
     let old = sys::set_mask(sys::bit(SIGCHLD));
+    let Some(fork) = cell.symbol(c"fork") else { return Err(absent(c"fork", true)) };
     // SAFETY: takes nothing.
-    let pid = unsafe { cell.fork() };
-    let pid = match pid {
-        Ok(pid) => cell.check(pid, "fork"),
-        Err(saw) => Err(saw),
-    };
+    let pid = cell.check(unsafe { core::mem::transmute::<usize, extern "C" fn() -> i32>(fork)() }, "fork");
     if pid.as_ref().is_ok_and(|pid| *pid == 0) {
         sys::set_mask(old & !sys::bit(SIGCHLD));
         // SAFETY: neither takes an address.

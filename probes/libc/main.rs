@@ -17,13 +17,21 @@ mod rt;
 mod api;
 mod cell;
 mod child;
+mod craft;
 mod decode;
+mod file;
 mod identity;
+mod load;
 mod name;
+mod note;
 mod objects;
 mod process;
 mod saw;
+mod signal;
+mod sync;
+mod text;
 mod thread;
+mod time;
 mod variant;
 
 use cell::{Cell, fact};
@@ -60,7 +68,20 @@ const VERSION: &str = match option_env!("ABICUS_VERSION") {
 };
 
 /// All checks, in the order they are asked.
-const CHECKS: &[&[Check]] = &[identity::CHECKS, thread::CHECKS, process::CHECKS, name::CHECKS, variant::CHECKS];
+const CHECKS: &[&[Check]] = &[
+    identity::CHECKS,
+    note::CHECKS,
+    thread::CHECKS,
+    sync::CHECKS,
+    process::CHECKS,
+    signal::CHECKS,
+    name::CHECKS,
+    text::CHECKS,
+    time::CHECKS,
+    file::CHECKS,
+    load::CHECKS,
+    variant::CHECKS,
+];
 
 /// Entry: the loader passes what is to run at exit in rdx, the stack is as the kernel made it.
 #[unsafe(no_mangle)]
@@ -121,6 +142,8 @@ extern "C" fn main(_: i32, _: *const *const c_char, _: *const *const c_char) -> 
             },
             // What exec, posix_spawn and the like start: this program again.
             b"--exit" => return arguments.next().and_then(|n| rt::text::number(n.to_bytes(), 10)).unwrap_or(0) as i32,
+            // What LD_PRELOAD is tried on: whether a library was loaded that defines this.
+            b"--has" => return i32::from(arguments.next().is_none_or(|name| cell.objects.find(name).is_none())),
             b"--offsets" => return variant::print_offsets(&cell),
             _ => return usage(argument),
         }
@@ -154,9 +177,11 @@ fn run(cell: &mut Cell, only: &[&CStr]) -> i32 {
     load_threads(cell);
     variant::prepare();
     let mut reported = 0;
-    let Some(slot) = child::Slot::new() else { return 1 };
+    if saw::make_room().is_err() {
+        return 1;
+    }
     for check in CHECKS.iter().copied().flatten().filter(asked) {
-        let saw = slot.ask(cell, check);
+        let saw = child::ask(cell, check);
         let mut line = Line::new();
         line.text("check", check.id.as_bytes());
         saw.write(&mut line);

@@ -95,7 +95,7 @@ fn look_up(
     let pointer = |text: Option<&CStr>| text.map_or(core::ptr::null(), CStr::as_ptr);
     // SAFETY: terminated texts or null; the list is read before it is freed, addresses by their family's layout.
     unsafe {
-        match cell.getaddrinfo(pointer(name), pointer(service), &hints, &mut list)? {
+        match cell.getaddrinfo(pointer(name), pointer(service), &hints, &mut list) {
             0 => {}
             EAI_SYSTEM => return Err(cell.failed("getaddrinfo")),
             error => return Err(value!("EAI {error}")),
@@ -111,7 +111,7 @@ fn look_up(
         let address = core::slice::from_raw_parts((*entry).address.add(offset), size);
         let port = u16::from_be((*entry).address.add(2).cast::<u16>().read_unaligned());
         let result = port_and_address(port, address);
-        cell.freeaddrinfo(list)?;
+        cell.freeaddrinfo(list);
         result
     }
 }
@@ -160,7 +160,7 @@ fn hostname(cell: &Cell, _: usize) -> Seen {
     let mut room = [0 as c_char; 256];
     // SAFETY: room for a host name, which is terminated because the last byte is not offered.
     let name = unsafe {
-        cell.check(cell.gethostname(room.as_mut_ptr(), room.len() - 1)?, "gethostname")?;
+        cell.check(cell.gethostname(room.as_mut_ptr(), room.len() - 1), "gethostname")?;
         CStr::from_ptr(room.as_ptr())
     };
     let mut hosts = [0; 8192];
@@ -215,7 +215,7 @@ fn protocol(cell: &Cell, _: usize) -> Seen {
         present(c"/etc/protocols", "no /etc/protocols in the image")?;
     }
     // SAFETY: a constant text.
-    let entry = unsafe { cell.getprotobyname(c"tcp".as_ptr())? };
+    let entry = unsafe { cell.getprotobyname(c"tcp".as_ptr()) };
     expect(!entry.is_null(), b"tcp is not a protocol")?;
     Ok(Saw::Ok)
 }
@@ -228,7 +228,7 @@ fn getnameinfo(cell: &Cell, _: usize) -> Seen {
     // SAFETY: a socket address of 16 bytes and room for two texts.
     let error = unsafe {
         let flags = NI_NUMERICHOST | NI_NUMERICSERV;
-        cell.getnameinfo(any(&mut address), 16, host.as_mut_ptr(), 64, service.as_mut_ptr(), 32, flags)?
+        cell.getnameinfo(any(&mut address), 16, host.as_mut_ptr(), 64, service.as_mut_ptr(), 32, flags)
     };
     if error != 0 {
         return Err(value!("EAI {error}"));
@@ -243,7 +243,7 @@ fn gethostbyname(cell: &Cell, _: usize) -> Seen {
     hosts_entry(b"localhost", AF_INET)?;
     // SAFETY: a constant text; the entry is read before anything else asks.
     unsafe {
-        let entry = cell.gethostbyname(c"localhost".as_ptr())?;
+        let entry = cell.gethostbyname(c"localhost".as_ptr());
         expect(!entry.is_null(), b"localhost has no address")?;
         let first = *(*entry).addresses;
         expect((*entry).family == AF_INET && !first.is_null(), b"localhost has no IPv4 address")?;
@@ -293,7 +293,7 @@ type Entry = Opaque<16>;
 fn entry(
     cell: &Cell,
     file: &CStr,
-    look: impl FnOnce(Any, *mut c_char, usize, *mut Any) -> Result<c_int, Saw>,
+    look: impl FnOnce(Any, *mut c_char, usize, *mut Any) -> c_int,
 ) -> Result<Option<(Answer, u32)>, Saw> {
     if cell.kind != Kind::Other {
         present(
@@ -307,7 +307,7 @@ fn entry(
     let mut entry: Entry = [0; 16];
     let mut room = [0 as c_char; 4096];
     let mut found = core::ptr::null_mut();
-    let errno = look(any(&mut entry), room.as_mut_ptr(), room.len(), &mut found)?;
+    let errno = look(any(&mut entry), room.as_mut_ptr(), room.len(), &mut found);
     // The functions may report "not there" as one of these, getpwnam(3).
     if errno != 0 && !matches!(errno, ENOENT | ESRCH | EBADF | EPERM) {
         return Err(Saw::Errno(errno, ""));
@@ -347,7 +347,7 @@ fn user_root_by_name(cell: &Cell, _: usize) -> Seen {
 fn user_self(cell: &Cell, _: usize) -> Seen {
     // SAFETY: the room the caller offers.
     let own = entry(cell, c"/etc/passwd", |user, room, size, found| unsafe {
-        cell.getpwuid_r(cell.getuid()?, user, room, size, found)
+        cell.getpwuid_r(cell.getuid(), user, room, size, found)
     })?;
     expect(own.is_some(), b"unknown")?;
     Ok(Saw::Ok)

@@ -38,13 +38,37 @@ const ROOM: usize = 16 * 1024;
 static KEPT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes room for the texts of one check, which its child fills and its parent reads.
+/// Where a child leaves what it saw.
+static SEEN: AtomicPtr<Option<Seen>> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Makes room for what one check says, which its child fills and its parent reads.
 pub fn make_room() -> Result<(), i32> {
     KEPT.store(sys::map(ROOM, PROT_READ | PROT_WRITE, MAP_SHARED)?, Relaxed);
+    SEEN.store(sys::map(size_of::<Option<Seen>>(), PROT_READ | PROT_WRITE, MAP_SHARED)?.cast(), Relaxed);
     Ok(())
 }
 
+/// Before a child is made: it has seen nothing yet.
+pub fn forget() {
+    // SAFETY: the mapping is as large as the type, and there is no child that writes.
+    unsafe { SEEN.load(Relaxed).write_volatile(None) };
+}
+
+/// What the last child saw, once it has ended; none where it ended in the middle.
+pub fn seen() -> Option<Seen> {
+    // SAFETY: as above; the child wrote all of it or left `None`.
+    unsafe { SEEN.load(Relaxed).read_volatile() }
+}
+
+/// Ends a check and its process.
+pub fn finish(seen: Seen) -> ! {
+    // SAFETY: as above; the parent only reads after this process ended.
+    unsafe { SEEN.load(Relaxed).write_volatile(Some(seen)) };
+    sys::exit(0)
+}
+
 /// Copies to where the parent sees it too. What does not fit is cut.
+#[inline(never)]
 pub fn keep(bytes: &[u8]) -> &'static [u8] {
     let used = USED.load(Relaxed);
     let size = bytes.len().min(ROOM - used);
@@ -58,6 +82,12 @@ pub fn keep(bytes: &[u8]) -> &'static [u8] {
         core::ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(used), size);
         core::slice::from_raw_parts(base.add(used), size)
     }
+}
+
+/// As `keep`, for what the macros below put together.
+#[inline(never)]
+pub fn compose(arguments: core::fmt::Arguments) -> &'static [u8] {
+    keep(Answer::format(arguments).bytes())
 }
 
 /// As `keep`, for measurements.
@@ -120,11 +150,11 @@ pub fn expect(good: bool, otherwise: &'static [u8]) -> Result<(), Saw> {
 /// A value put together with `write!`.
 #[macro_export]
 macro_rules! value {
-    ($($piece:tt)*) => { $crate::saw::Saw::Value($crate::saw::keep($crate::saw::Answer::format(format_args!($($piece)*)).bytes())) };
+    ($($piece:tt)*) => { $crate::saw::Saw::Value($crate::saw::compose(format_args!($($piece)*))) };
 }
 
 /// A reason put together with `write!`.
 #[macro_export]
 macro_rules! not_asked {
-    ($($piece:tt)*) => { $crate::saw::Saw::NotAsked($crate::saw::keep($crate::saw::Answer::format(format_args!($($piece)*)).bytes())) };
+    ($($piece:tt)*) => { $crate::saw::Saw::NotAsked($crate::saw::compose(format_args!($($piece)*))) };
 }

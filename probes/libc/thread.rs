@@ -42,7 +42,7 @@ const NULL: Any = core::ptr::null_mut();
 pub unsafe fn spawn(cell: &Cell, start: extern "C" fn(Any) -> Any, argument: Any) -> Result<Thread, Saw> {
     let mut thread = 0;
     // SAFETY: passed on; no attributes.
-    zero(unsafe { cell.pthread_create(&mut thread, NULL, start, argument)? }, "pthread_create")?;
+    zero(unsafe { cell.pthread_create(&mut thread, NULL, start, argument) }, "pthread_create")?;
     Ok(thread)
 }
 
@@ -50,7 +50,7 @@ pub unsafe fn spawn(cell: &Cell, start: extern "C" fn(Any) -> Any, argument: Any
 pub fn join(cell: &Cell, thread: Thread) -> Result<usize, Saw> {
     let mut result = NULL;
     // SAFETY: a thread that was not joined before.
-    zero(unsafe { cell.pthread_join(thread, &mut result)? }, "pthread_join")?;
+    zero(unsafe { cell.pthread_join(thread, &mut result) }, "pthread_join")?;
     Ok(result as usize)
 }
 
@@ -118,11 +118,11 @@ fn stack_size(cell: &Cell, _: usize) -> Seen {
     let mut thread = 0;
     // SAFETY: room for attributes, which are initialised first.
     unsafe {
-        zero(cell.pthread_attr_init(any(&mut attributes))?, "pthread_attr_init")?;
-        zero(cell.pthread_attr_setstacksize(any(&mut attributes), 256 * 1024)?, "pthread_attr_setstacksize")?;
-        zero(cell.pthread_create(&mut thread, any(&mut attributes), deep, NULL)?, "pthread_create")?;
+        zero(cell.pthread_attr_init(any(&mut attributes)), "pthread_attr_init")?;
+        zero(cell.pthread_attr_setstacksize(any(&mut attributes), 256 * 1024), "pthread_attr_setstacksize")?;
+        zero(cell.pthread_create(&mut thread, any(&mut attributes), deep, NULL), "pthread_create")?;
         join(cell, thread)?;
-        zero(cell.pthread_attr_destroy(any(&mut attributes))?, "pthread_attr_destroy")?;
+        zero(cell.pthread_attr_destroy(any(&mut attributes)), "pthread_attr_destroy")?;
     }
     Ok(Saw::Ok)
 }
@@ -134,7 +134,7 @@ fn detach(cell: &Cell, _: usize) -> Seen {
         NULL
     }
     // SAFETY: `done` takes nothing.
-    zero(unsafe { cell.pthread_detach(spawn(cell, done, NULL)?)? }, "pthread_detach")?;
+    zero(unsafe { cell.pthread_detach(spawn(cell, done, NULL)?) }, "pthread_detach")?;
     while DONE.load(SeqCst) == 0 {
         sys::sleep_ms(1);
     }
@@ -147,15 +147,13 @@ fn own_errno(cell: &Cell, _: usize) -> Seen {
         let cell = unsafe { &*cell.cast::<Cell>() };
         // SAFETY: writes this thread's errno.
         unsafe {
-            if let Ok(errno) = cell.__errno_location() {
-                *errno = ENOTTY;
-            }
+            *cell.__errno_location() = ENOTTY;
         }
         cell.errno() as usize as Any
     }
     // SAFETY: writes this thread's errno; the cell outlives the thread.
     let theirs = unsafe {
-        *cell.__errno_location()? = EDOM;
+        *cell.__errno_location() = EDOM;
         join(cell, spawn(cell, spoil, shared(cell))?)?
     };
     expect(theirs == ENOTTY as usize && cell.errno() == EDOM, b"threads share one errno")?;
@@ -216,15 +214,15 @@ fn specific(cell: &Cell, _: usize) -> Seen {
         let cell = unsafe { &*cell.cast::<Cell>() };
         // SAFETY: a key that was created.
         let result = unsafe { cell.pthread_setspecific(KEY.load(SeqCst), 77 as Any) };
-        result.unwrap_or(-1) as usize as Any
+        result as usize as Any
     }
     let mut key = 0;
     // SAFETY: room for the key; the cell outlives the thread.
     unsafe {
-        zero(cell.pthread_key_create(&mut key, destroy)?, "pthread_key_create")?;
+        zero(cell.pthread_key_create(&mut key, destroy), "pthread_key_create")?;
         KEY.store(key, SeqCst);
         zero(join(cell, spawn(cell, set, shared(cell))?)? as c_int, "pthread_setspecific")?;
-        expect(cell.pthread_getspecific(key)?.is_null(), b"threads share a key's value")?;
+        expect(cell.pthread_getspecific(key).is_null(), b"threads share a key's value")?;
     }
     expect(DESTROYED.load(SeqCst) == 77, b"the destructor did not run")?;
     Ok(Saw::Ok)
@@ -242,7 +240,7 @@ fn cancel(cell: &Cell, _: usize) -> Seen {
     // SAFETY: the cell outlives the thread.
     unsafe {
         let thread = spawn(cell, sleep, shared(cell))?;
-        zero(cell.pthread_cancel(thread)?, "pthread_cancel")?;
+        zero(cell.pthread_cancel(thread), "pthread_cancel")?;
         expect(join(cell, thread)? == usize::MAX, b"the thread was not cancelled")?;
     }
     Ok(Saw::Ok)
@@ -263,7 +261,7 @@ fn kill(cell: &Cell, _: usize) -> Seen {
     // SAFETY: a thread that runs until the signal was handled.
     unsafe {
         let thread = spawn(cell, wait, NULL)?;
-        zero(cell.pthread_kill(thread, SIGUSR1)?, "pthread_kill")?;
+        zero(cell.pthread_kill(thread, SIGUSR1), "pthread_kill")?;
         join(cell, thread)?;
     }
     Ok(Saw::Ok)
@@ -296,7 +294,7 @@ fn once(cell: &Cell, _: usize) -> Seen {
 
 fn name(cell: &Cell, _: usize) -> Seen {
     // SAFETY: a short text.
-    zero(unsafe { cell.pthread_setname_np(cell.pthread_self()?, c"abicus-name".as_ptr())? }, "pthread_setname_np")?;
+    zero(unsafe { cell.pthread_setname_np(cell.pthread_self(), c"abicus-name".as_ptr()) }, "pthread_setname_np")?;
     let mut room = [0; 32];
     let comm =
         sys::read_file(c"/proc/self/comm", &mut room).map_err(|errno| Saw::Errno(errno, "read /proc/self/comm"))?;
@@ -308,14 +306,14 @@ fn affinity(cell: &Cell, _: usize) -> Seen {
     let mut set: Opaque<128> = [0; 128];
     // SAFETY: room for 8,192 CPUs.
     unsafe {
-        cell.check(cell.sched_getaffinity(0, 1024, any(&mut set))?, "sched_getaffinity")?;
+        cell.check(cell.sched_getaffinity(0, 1024, any(&mut set)), "sched_getaffinity")?;
         let Some(first) = set.iter().position(|word| *word != 0) else {
             return Err(value!("no CPU at all"));
         };
         let lowest = set[first] & set[first].wrapping_neg();
         set = [0; 128];
         set[first] = lowest;
-        cell.check(cell.sched_setaffinity(0, 1024, any(&mut set))?, "sched_setaffinity")?;
+        cell.check(cell.sched_setaffinity(0, 1024, any(&mut set)), "sched_setaffinity")?;
     }
     Ok(Saw::Ok)
 }
@@ -339,9 +337,7 @@ fn fork(cell: &Cell, _: usize) -> Seen {
         while STOP.load(SeqCst) == 0 {
             // SAFETY: frees what it allocated.
             unsafe {
-                if let Ok(block) = cell.malloc(1000) {
-                    let _ = cell.free(block);
-                }
+                cell.free(cell.malloc(1000));
             }
         }
         NULL
@@ -349,20 +345,20 @@ fn fork(cell: &Cell, _: usize) -> Seen {
     // SAFETY: the cell outlives the thread; the child only allocates and exits.
     unsafe {
         // glibc links pthread_atfork statically into the program; it calls the other one.
-        let registered = match cell.pthread_atfork(prepare, parent, child) {
-            Err(_) => cell.__register_atfork(prepare, parent, child, NULL)?,
-            Ok(errno) => errno,
+        let registered = match cell.symbol(c"pthread_atfork") {
+            None => cell.__register_atfork(prepare, parent, child, NULL),
+            Some(_) => cell.pthread_atfork(prepare, parent, child),
         };
         zero(registered, "pthread_atfork")?;
         let thread = spawn(cell, allocate, shared(cell))?;
-        let pid = cell.check(cell.fork()?, "fork")?;
+        let pid = cell.check(cell.fork(), "fork")?;
         if pid == 0 {
             let block = cell.malloc(1000);
-            let good = CALLED.load(SeqCst) == 101 && block.is_ok_and(|block| !block.is_null());
+            let good = CALLED.load(SeqCst) == 101 && !block.is_null();
             sys::exit(if good { 0 } else { 1 });
         }
         let mut status = 0;
-        cell.check(cell.waitpid(pid, &mut status, 0)?, "waitpid")?;
+        cell.check(cell.waitpid(pid, &mut status, 0), "waitpid")?;
         STOP.store(1, SeqCst);
         join(cell, thread)?;
         expect(status == 0, b"the child's handlers or allocator do not work")?;
@@ -381,8 +377,8 @@ fn malloc(cell: &Cell, _: usize) -> Seen {
             let at = round % blocks.len();
             // SAFETY: frees what it allocated, writes within the block.
             unsafe {
-                let _ = cell.free(blocks[at]);
-                blocks[at] = cell.malloc(16 + round * 37).unwrap_or(NULL);
+                cell.free(blocks[at]);
+                blocks[at] = cell.malloc(16 + round * 37);
                 if blocks[at].is_null() {
                     return 1 as Any;
                 }
@@ -391,7 +387,7 @@ fn malloc(cell: &Cell, _: usize) -> Seen {
         }
         for block in blocks {
             // SAFETY: frees what it allocated.
-            let _ = unsafe { cell.free(block) };
+            unsafe { cell.free(block) };
         }
         NULL
     }
