@@ -78,6 +78,44 @@ fn a_refusal_is_seen_and_given_to_the_filter() {
     }
 }
 
+/// Refuses every call, each by what only the sweep passes: -1 where the probe itself needs the call for its work.
+#[test]
+fn every_row_can_be_seen_refused() {
+    let table = include_str!("../probes/rt/nr_x86_64.rs");
+    let numbers = table.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(": usize = "));
+    let needed = |name: &str, number| {
+        let (index, value) = match name {
+            "CLONE" => (5, u32::MAX),
+            "EXIT_GROUP" => (0, 200),
+            "KILL" => (0, 0x7fff_fff0),
+            "READ" | "WRITE" | "OPENAT" | "CLOSE" | "WAIT4" | "RT_SIGACTION" | "RT_SIGPROCMASK" | "RT_SIGTIMEDWAIT"
+            | "MMAP" | "MUNMAP" | "EXECVE" | "PRCTL" | "SECCOMP" | "CLOCK_GETTIME" | "PRLIMIT64" | "PPOLL"
+            | "IOCTL" | "NANOSLEEP" => (0, u32::MAX),
+            _ => return rule(number, Action::Errno(13)),
+        };
+        Rule { call: number, argument: Some((index, value)), action: Action::Errno(13) }
+    };
+    let rules: Vec<Rule> = numbers.map(|(name, n)| needed(name, n.trim_end_matches(';').parse().unwrap())).collect();
+    let seen = jailed(&filter(&rules, Action::Allow), &["--only", "syscall."]);
+    // User probes pass filters since 6.14; sync is never made.
+    let exempt = ["syscall.uretprobe", "syscall.uprobe", "syscall.sync"];
+    let checks = seen.checks();
+    assert!(checks.len() > 380);
+    for (id, line) in checks.iter().filter(|(id, _)| !exempt.contains(&id.as_str()) && !id.contains("unassigned")) {
+        assert_eq!((&line["errno"], &line["filter"]), (&13.into(), &"errno 13".into()), "{id}: {line}");
+    }
+}
+
+/// Rows without a check, checks without a row: in the groups that are complete.
+#[test]
+fn every_row_is_asked_and_every_answer_has_a_row() {
+    let ours = |id: &str| ["syscall.", "filter.", "entry."].iter().any(|group| id.starts_with(group));
+    let rows = abicus::catalog::Catalogue::built_in().rows();
+    let rows: Vec<String> = rows.map(|row| row.id.to_string()).filter(|id| ours(id)).collect();
+    let asked: Vec<String> = free(&[]).checks().into_keys().filter(|id| ours(id)).collect();
+    assert_eq!(rows, asked);
+}
+
 #[test]
 fn a_call_the_kernel_lacks_is_not_blamed_on_the_filter() {
     let seen = jailed(&filter(&[rule(CLONE3, Action::Errno(EPERM))], Action::Allow), &["--only", "syscall.unassigned"]);

@@ -91,7 +91,8 @@ fn only_here(number: usize) -> Option<Recipe> {
 pub fn seen_by_filter(number: usize) -> [usize; 6] {
     match recipe(number) {
         Recipe::Call(arguments) => arguments,
-        Recipe::Fork([a, b]) => [a, b, 0, 0, 0, 0],
+        // The sixth means nothing to these calls; it lets a filter tell them from the probe's own children.
+        Recipe::Fork([a, b]) => [a, b, 0, 0, 0, N],
         _ => [0; 6],
     }
 }

@@ -208,7 +208,7 @@ unsafe fn fork(number: usize, arguments: [usize; 2]) -> isize {
             "ud2",
             "2:",
             inlateout("rax") number => answer,
-            inlateout("rdi") arguments[0] => _, in("rsi") arguments[1], in("rdx") 0, in("r10") 0, in("r8") 0, in("r9") 0,
+            inlateout("rdi") arguments[0] => _, in("rsi") arguments[1], in("rdx") 0, in("r10") 0, in("r8") 0, in("r9") usize::MAX,
             out("rcx") _, out("r11") _,
         );
     }
@@ -226,7 +226,7 @@ unsafe fn fork(number: usize, arguments: [usize; 2]) -> isize {
             "2:",
             inlateout("x8") number => _,
             inlateout("x0") arguments[0] => answer,
-            in("x1") arguments[1], in("x2") 0, in("x3") 0, in("x4") 0, in("x5") 0,
+            in("x1") arguments[1], in("x2") 0, in("x3") 0, in("x4") 0, in("x5") usize::MAX,
         );
     }
     if answer > 0 {
