@@ -12,6 +12,10 @@ use abicus::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, Payload,
 use abicus::id::RunId;
 use abicus::image::{Content, Image};
 
+/// A line of shell that looks up localhost and talks to itself through it; not ping, which podman's capabilities forbid.
+pub const LOOPBACK: &str = "B=/.abicus/busybox; $B cat /etc/hosts; echo pong | $B nc -l -p 5555 & $B sleep 1; \
+     $B nc -w 3 localhost 5555 </dev/null";
+
 /// The program the tests run; Debian's busybox-static.
 pub const BUSYBOX: &str = "/bin/busybox";
 
@@ -186,7 +190,67 @@ impl Drop for Daemon {
         while self.child.try_wait().is_ok_and(|s| s.is_none()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.end_pause();
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    /// A podman service of root in a mount namespace without the unified cgroup hierarchy, which crun refuses beside v1.
+    pub fn podman(dir: &Path, extra: &[&str]) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let socket = dir.join("podman.sock");
+        let script = format!(
+            "umount /sys/fs/cgroup/unified 2>/dev/null; exec podman --root {d}/root --runroot {d}/run {x} system service \
+             --time 0 unix://{s} >{d}/log 2>&1",
+            d = dir.display(),
+            s = socket.display(),
+            x = extra.join(" "),
+        );
+        Self::in_namespace(dir, socket, &script)
+    }
+
+    /// A podman service of an ordinary user with ranges of its own; the user exists in this mount namespace only.
+    pub fn rootless(dir: &Path) -> Self {
+        const USER: &str = "12345";
+        for sub in ["home", "run"] {
+            std::fs::create_dir_all(dir.join(sub)).unwrap();
+            std::os::unix::fs::chown(dir.join(sub), Some(12345), Some(12345)).unwrap();
+        }
+        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(dir.join("run"), PermissionsExt::from_mode(0o700)).unwrap();
+        let d = dir.display();
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        std::fs::write(dir.join("passwd"), format!("{passwd}abicus-test:x:{USER}:{USER}::{d}/home:/bin/sh\n")).unwrap();
+        std::fs::write(dir.join("sub"), "abicus-test:300000:65536\n").unwrap();
+        let socket = dir.join("run/podman.sock");
+        let script = format!(
+            "umount /sys/fs/cgroup/unified 2>/dev/null; mount --bind {d}/passwd /etc/passwd; mount --bind {d}/sub /etc/subuid; \
+             mount --bind {d}/sub /etc/subgid; cd /; exec env -i PATH=\"$PATH\" HOME={d}/home XDG_RUNTIME_DIR={d}/run \
+             setpriv --reuid {USER} --regid {USER} --clear-groups podman --storage-driver overlay --cgroup-manager cgroupfs \
+             system service --time 0 unix://{s} >{d}/log 2>&1",
+            s = socket.display(),
+        );
+        Self::in_namespace(dir, socket, &script)
+    }
+
+    fn in_namespace(dir: &Path, socket: PathBuf, script: &str) -> Self {
+        let child = Command::new("unshare")
+            .args(["-m", "--propagation", "private", "sh", "-c", script])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let daemon = Self { child, socket, dir: dir.to_owned() };
+        daemon.await_socket();
+        daemon
+    }
+
+    /// Rootless podman keeps a process that holds its namespaces.
+    fn end_pause(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("run/libpod/tmp/pause.pid")).unwrap_or_default();
+        if !pid.is_empty() {
+            let _ = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum Delivery {
 }
 
 /// What every container of one engine has in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Template {
     pub(super) kind: Kind,
     pub(super) runtime: Option<String>,

@@ -118,7 +118,12 @@ fn docker_default(env: &Environment) -> Result<Address, Fault> {
     };
     match env.docker_context.clone().or_else(current) {
         Some(name) if name != "default" => context(&name, env),
-        _ => Ok(Address::Unix("/var/run/docker.sock".into())),
+        _ => {
+            let system = PathBuf::from("/var/run/docker.sock");
+            // A rootless daemon listens here; its installer asks the user to set DOCKER_HOST, and not everybody does.
+            let own = env.runtime_dir.as_ref().map(|dir| dir.join("docker.sock")).filter(|s| s.exists());
+            Ok(Address::Unix(if system.exists() { system } else { own.unwrap_or(system) }))
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod output;
 mod payload;
 mod prepare;
 mod quirks;
+mod service;
 mod sweep;
 mod transport;
 
@@ -40,6 +41,8 @@ use cell::Cell;
 use create::{Delivery, HOSTS, Template};
 pub use endpoint::{Endpoint, Environment, Tls};
 pub use quirks::Kind;
+use service::Service;
+use transport::Address;
 
 /// How long a sweep waits for cells that were given up to remove their own containers.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -70,9 +73,13 @@ struct Inner {
 /// A connection, and what the engine said of itself when it was made.
 struct Connected {
     api: Api,
+    /// The engine's template, with what this connection needs besides.
+    template: Template,
     version: Value,
     info: Value,
     libpod: Value,
+    /// Ends with the connection.
+    _service: Option<Service>,
 }
 
 impl Connected {
@@ -124,29 +131,55 @@ impl ContainerEngine {
     }
 
     async fn connect(&self) -> Result<Connected, Fault> {
-        let Some(address) = self.endpoint.resolve(self.kind, &self.environment)? else {
-            return Err(Fault::new(Phase::Engine, format!("{} has no socket here", self.kind.name())));
-        };
+        let found = self.endpoint.resolve(self.kind, &self.environment)?;
+        // A runtime can only be had from a service of our own, unless the user said which service to use.
+        let own = self.endpoint == Endpoint::Default && self.environment.container_host.is_none();
+        let template = &self.inner.template;
+        if self.kind == Kind::Podman && own {
+            let usable = match &found {
+                Some(Address::Unix(path)) if template.runtime.is_none() => {
+                    tokio::net::UnixStream::connect(path).await.is_ok()
+                }
+                _ => false,
+            };
+            if !usable {
+                let service = Service::start(template.runtime.as_deref(), template.isolated()).await?;
+                return self.connect_to(Address::Unix(service.socket()), Some(service)).await;
+            }
+        }
+        match found {
+            Some(address) => self.connect_to(address, None).await,
+            None => Err(Fault::new(Phase::Engine, format!("{} has no socket here", self.kind.name()))),
+        }
+    }
+
+    async fn connect_to(&self, address: Address, service: Option<Service>) -> Result<Connected, Fault> {
         let fault = |e: &api::CallError| diagnose::unreachable(self.kind, &address, e);
         let (api, version) = Api::connect(address.clone()).await.map_err(|e| fault(&e))?;
-        let podman = api.get("/libpod/info").await;
-        let libpod = match (self.kind, podman) {
-            (Kind::Podman, Ok(value)) => value,
-            (Kind::Docker, Err(error)) if error.status().is_some() => Value::Null,
-            (Kind::Podman, Err(error)) if error.status().is_some() => {
+        let libpod = match (self.kind, quirks::libpod_version(&version)) {
+            (Kind::Podman, Some(libpod)) => api.get(&format!("/v{libpod}/libpod/info")).await.map_err(|e| fault(&e))?,
+            (Kind::Docker, None) => Value::Null,
+            (Kind::Podman, None) => {
                 return Err(Fault::new(Phase::Engine, format!("{address} answers, but it is not podman"))
                     .hint("declare it with kind = \"docker\""));
             }
-            (Kind::Docker, Ok(_)) => {
+            (Kind::Docker, Some(_)) => {
                 return Err(Fault::new(Phase::Engine, format!("{address} is podman, not docker"))
                     .hint("declare it with kind = \"podman\""));
             }
-            (_, Err(error)) => return Err(fault(&error)),
         };
         let info = tokio::time::timeout(ANSWER, api.get("/info")).await;
         let info = info.unwrap_or(Err(api::CallError::Silent(ANSWER))).map_err(|e| fault(&e))?;
-        diagnose::runtime(self.kind, self.inner.template.runtime.as_deref(), &info, &libpod)?;
-        Ok(Connected { api, version, info, libpod })
+        let mut template = self.inner.template.clone();
+        diagnose::runtime(self.kind, template.runtime.as_deref(), &info, &libpod)?;
+        if let (true, Address::Unix(path)) = (self.kind.asks_for_limits(), &address) {
+            template.ulimits = service::fixed_limits(path);
+        }
+        let mut service = service;
+        if let Some(service) = &mut service {
+            service.keep_alive(api.clone());
+        }
+        Ok(Connected { api, template, version, info, libpod, _service: service })
     }
 }
 
@@ -184,10 +217,10 @@ impl Inner {
         let bind = Delivery::Bind { hosts: self.hosts().await? };
         let wrong = |e: std::io::Error| Fault::new(Phase::Inject, format!("payload {}: {e}", payload.dir.display()));
         let labelled = fingerprint::selinux(&connected.info, &connected.libpod)
-            && self.template.options.selinux.as_deref() != Some("disable");
+            && connected.template.options.selinux.as_deref() != Some("disable");
         let delivery = if !labelled
             && payload::open_to_all(&payload.dir).map_err(wrong)?
-            && self.sees(&connected.api, run, &payload.dir, image, &bind).await?
+            && self.sees(connected, run, &payload.dir, image, &bind).await?
         {
             bind
         } else {
@@ -198,12 +231,19 @@ impl Inner {
     }
 
     /// The canary: lets the engine read the payload back through the very mounts a cell would get.
-    async fn sees(&self, api: &Api, run: &RunId, dir: &Path, image: &str, bind: &Delivery) -> Result<bool, Fault> {
-        let name = container_name();
-        let mut body = self.template.bare(image, &["/canary".to_owned()]);
+    async fn sees(
+        &self,
+        connected: &Connected,
+        run: &RunId,
+        dir: &Path,
+        image: &str,
+        bind: &Delivery,
+    ) -> Result<bool, Fault> {
+        let (api, name) = (&connected.api, container_name());
+        let mut body = connected.template.bare(image, &["/canary".to_owned()]);
         body.labels = Some(HashMap::from([(RUN_LABEL.to_owned(), run.to_string())]));
         if let Some(host) = &mut body.host_config {
-            host.mounts = Some(self.template.mounts(dir, bind));
+            host.mounts = Some(connected.template.mounts(dir, bind));
         }
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let proof = async {
@@ -234,16 +274,21 @@ impl Inner {
         proof
     }
 
-    async fn upload(&self, payload: &Payload, delivery: &Delivery) -> Result<Option<Bytes>, Fault> {
+    async fn upload(
+        &self,
+        template: &Template,
+        payload: &Payload,
+        delivery: &Delivery,
+    ) -> Result<Option<Bytes>, Fault> {
         if *delivery != Delivery::Upload {
             return Ok(None);
         }
-        let at_root = !self.template.options.read_only;
+        let at_root = !template.options.read_only;
         let mut known = self.uploads.lock().await;
         if let Some(tar) = known.get(&(payload.digest.clone(), at_root)) {
             return Ok(Some(tar.clone()));
         }
-        let hosts = self.template.brings_hosts(delivery).then_some(HOSTS);
+        let hosts = template.brings_hosts(delivery).then_some(HOSTS);
         let tar = payload::tar(&payload.dir, hosts, at_root)
             .map_err(|e| Fault::new(Phase::Inject, format!("payload {}: {e}", payload.dir.display())))?;
         known.insert((payload.digest.clone(), at_root), tar.clone());
@@ -256,16 +301,16 @@ impl Inner {
         };
         let ready = async {
             let delivery = self.delivery(connected, &job.run, &job.payload, image).await?;
-            let upload = self.upload(&job.payload, &delivery).await?;
+            let upload = self.upload(&connected.template, &job.payload, &delivery).await?;
             Ok::<_, Fault>((delivery, upload))
         };
         match ready.await {
             Err(fault) => Attempt::broken(fault),
             Ok((delivery, upload)) => {
-                let (api, template, name) = (&connected.api, &self.template, container_name());
+                let (api, template, name) = (&connected.api, &connected.template, container_name());
                 let cell = Cell { api, template, job, image, delivery: &delivery, upload, name };
                 let mut attempt = cell.live(cancelled).await;
-                attempt.notes.extend(diagnose::ignored(&self.template, &connected.info, &connected.libpod));
+                attempt.notes.extend(diagnose::ignored(template, &connected.info, &connected.libpod));
                 attempt
             }
         }

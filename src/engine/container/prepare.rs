@@ -92,12 +92,11 @@ async fn import(api: &Api, image: &Image, tree: Option<&PathBuf>) -> Result<Stri
     {
         return Ok(name);
     }
-    let (repository, tag) = name.split_once(':').unwrap_or((&name, "latest"));
     let platform = image.architecture.as_ref().map(|a| format!("linux/{a}")).unwrap_or_default();
     let options = CreateImageOptionsBuilder::default()
         .from_src("-")
-        .repo(repository)
-        .tag(tag)
+        // The tag with it: podman 4.3 ignores `tag` when it imports.
+        .repo(&name)
         .platform(&platform)
         .changes([format!("LABEL {CACHE_LABEL}={}", image.digest)].to_vec())
         .build();

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 /// Which of the two engines answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -42,6 +44,12 @@ impl Kind {
         self == Self::Docker
     }
 
+    /// Whether a service of root must be told limits it can set itself. Podman's default is `nofile=1048576`, whatever the
+    /// service may: <https://github.com/containers/common/blob/v0.49.1/pkg/config/default.go>. Docker asks for none.
+    pub(super) fn asks_for_limits(self) -> bool {
+        self == Self::Podman
+    }
+
     /// The value of the `seccomp=` security option for a profile file. The docker daemon takes the JSON itself (its command
     /// line reads the file): <https://docs.docker.com/engine/security/seccomp/>. Podman's service opens a path on its own
     /// machine: <https://github.com/containers/podman/blob/v4.3.1/pkg/specgen/generate/config_linux_seccomp.go>.
@@ -63,4 +71,20 @@ impl Kind {
     pub(super) fn has_ended(self, status: &str) -> bool {
         matches!((self, status), (_, "exited" | "dead") | (Self::Podman, "stopped"))
     }
+}
+
+/// Flags a runtime needs under podman. runsc refuses a container without network in the network namespace podman made for it
+/// ("network enabled in root network namespace"): <https://gvisor.dev/docs/user_guide/networking/>.
+pub(super) fn runtime_flags(runtime: &str, isolated: bool) -> &'static [&'static str] {
+    let name = Path::new(runtime).file_name().unwrap_or_default();
+    if name == "runsc" && isolated { &["network=none"] } else { &[] }
+}
+
+/// The version of podman's own API, where the answer to `/version` is podman's. Its paths need one; docker's do not:
+/// <https://docs.podman.io/en/v4.3/_static/api.html>.
+pub(super) fn libpod_version(version: &Value) -> Option<&str> {
+    let parts = version["Components"].as_array()?;
+    let podman = parts.iter().find(|p| p["Name"].as_str().is_some_and(|n| n.contains("Podman")))?;
+    let text = podman["Details"]["APIVersion"].as_str()?;
+    text.chars().all(|c| c.is_ascii_digit() || c == '.').then_some(text)
 }
