@@ -171,6 +171,11 @@ impl<R: Read> Layer<R> {
         Ok(Self { inside, hash: Sha256::new(), count: 0, limits })
     }
 
+    /// Whether what is stored is compressed.
+    pub fn is_compressed(&self) -> bool {
+        !matches!(self.inside, Uncompressed::Plain(_))
+    }
+
     /// Bytes read of what is stored.
     pub fn stored(&self) -> u64 {
         self.inside.below().count

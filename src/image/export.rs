@@ -12,14 +12,14 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::error::ImageError;
 use super::root::{self, MAX_DEPTH, Root};
 use super::tape::{Entry, Kind, Time, write};
 use crate::fault::Fault;
 
 /// The canonical tar of a tree, as `docker import` takes it. Sockets are left out: tar has none.
 pub fn tree_tar(tree: &Path) -> Result<TreeTar, Fault> {
-    let root = Root::open(tree)?;
-    Ok(TreeTar { root, stack: vec![], links: HashMap::new(), file: None, ready: vec![], at: 0, state: State::Fresh })
+    Ok(TreeTar::new(tree)?)
 }
 
 /// See [`tree_tar`].
@@ -91,6 +91,12 @@ impl Read for TreeTar {
 }
 
 impl TreeTar {
+    /// Nothing read yet.
+    pub fn new(tree: &Path) -> Result<Self, ImageError> {
+        let root = Root::open(tree)?;
+        Ok(Self { root, stack: vec![], links: HashMap::new(), file: None, ready: vec![], at: 0, state: State::Fresh })
+    }
+
     fn start(&mut self) -> io::Result<()> {
         let stat = rustix::fs::fstat(self.root.fd())?;
         let fd = open_directory(self.root.fd(), b".")?;

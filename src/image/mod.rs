@@ -3,14 +3,20 @@
 //! In: a [`Source`] as the matrix declares it. Out: an [`Image`]: a flattened read-only tree in the cache, known by the
 //! digest of its content, and facts learned by looking at it without running it. This room knows no engine and no cell.
 
-#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
+mod apply;
 mod blob;
+mod bootstrap;
+mod cache;
+mod elf;
 pub mod error;
 mod export;
-#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
+mod files;
+mod inspect;
+mod manifest;
+
 mod root;
 mod store;
-#[allow(dead_code, reason = "the layer applier that needs all of it is next")]
+
 mod tape;
 
 use std::path::PathBuf;
@@ -20,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Facts;
 use crate::id::ImageId;
 
+pub use blob::Limits;
 pub use export::{TreeTar, tree_tar};
 pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
 
