@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_static_probes_are_elf_programs_of_modest_size() {
+    fn the_probes_are_elf_programs_of_modest_size() {
         for (name, probe) in [("kernel", KERNEL), ("launch", LAUNCH)] {
             assert!(probe.starts_with(b"\x7fELF"), "{name}");
             assert!(probe.len() <= 160 * 1024, "{name} has {} bytes", probe.len());

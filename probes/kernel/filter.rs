@@ -7,7 +7,8 @@
 //! executed, so any argument can be asked about. What remains is a filter that answers ENOSYS itself: a second
 //! child answers SECCOMP_RET_USER_NOTIF instead, and its parent tells the kernel to answer an errno that does not exist.
 //! Who then still gets ENOSYS got it from the existing filter. Where a kernel or a sandbox lacks the second, ENOSYS is ambiguous
-//! and the verdict is `unknown`. A filter that answers TRACE, LOG or nothing at all reads as `allow`.
+//! and the verdict is `unknown`. A filter that answers TRACE, LOG or
+//! nothing at all reads as `allow`; one that notifies a process that answers, as what that answers.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
@@ -24,6 +25,8 @@ pub enum Verdict {
     Errno(i32),
     Trap,
     Kill,
+    /// A process outside is notified and did not answer.
+    Notify,
     /// ENOSYS from whoever: see above.
     Unknown,
 }
@@ -36,6 +39,7 @@ impl Verdict {
             Verdict::Errno(errno) => text.add(b"errno ").add_number(i64::from(errno)),
             Verdict::Trap => text.add(b"trap"),
             Verdict::Kill => text.add(b"kill"),
+            Verdict::Notify => text.add(b"notify"),
             Verdict::Unknown => text.add(b"unknown"),
         };
         text
@@ -156,6 +160,7 @@ pub fn ask(slot: &Slot, queries: &mut [Query]) -> Map {
                     Verdict::Kill
                 }
             }
+            (Some(End::Timeout(_)), _) => Verdict::Notify,
             (end, _) if exempt(query.number, end, board.answers[i]) => Verdict::Allow,
             (None, true) => match -board.answers[i] as i32 {
                 ENOSYS if query.doubtful => Verdict::Unknown,

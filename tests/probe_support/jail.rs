@@ -1,6 +1,7 @@
 //! A test's way to make a bad situation real: installs the seccomp filter in a file, then executes a program.
 //!
-//! `jail FILTER PROGRAM ARG…`, where FILTER is an array of `struct sock_filter`. Built by `probe_support/mod.rs`. Status 125 and the
+//! `jail [--listen] FILTER PROGRAM ARG…`, where FILTER is an array of `struct sock_filter`. With `--listen` it stays as the listener of
+//! the filter's notifications and answers none. Built by `probe_support/mod.rs`. Status 125 and the
 //! errno on standard error when it cannot.
 #![no_std]
 #![no_main]
@@ -28,7 +29,11 @@ fn main() -> i32 {
 fn jail() -> sys::Answer {
     let mut arguments = process::args();
     arguments.next();
-    let file = arguments.next().ok_or(rt::consts::EINVAL)?;
+    let mut file = arguments.next().ok_or(rt::consts::EINVAL)?;
+    let listen = file == c"--listen";
+    if listen {
+        file = arguments.next().ok_or(rt::consts::EINVAL)?;
+    }
     let mut room = [0; 32768];
     let code = sys::read_file(file, &mut room)?;
     let program: [usize; 2] = [code.len() / 8, code.as_ptr() as usize];
@@ -36,7 +41,16 @@ fn jail() -> sys::Answer {
     // SAFETY: a struct sock_fprog; argv and envp as the kernel made them; a missing program is a null path, EFAULT.
     unsafe {
         call!(nr::PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
-        call!(nr::PRCTL, 22, 2, &program)?;
+        if listen {
+            // SECCOMP_FILTER_FLAG_NEW_LISTENER; the descriptor stays open here and closes in the program.
+            call!(nr::SECCOMP, 1, 8, &program)?;
+            let pid = sys::fork()?;
+            if pid != 0 {
+                sys::exit(sys::wait(pid, 0)?.1 >> 8);
+            }
+        } else {
+            call!(nr::PRCTL, 22, 2, &program)?;
+        }
         call!(nr::EXECVE, *argv, argv, process::env().pointer())
     }
 }

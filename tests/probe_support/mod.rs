@@ -21,6 +21,7 @@ pub enum Action {
     Trap,
     KillThread,
     KillProcess,
+    Notify,
 }
 
 impl Action {
@@ -29,6 +30,7 @@ impl Action {
             Action::Allow => 0x7fff_0000,
             Action::Errno(errno) => 0x0005_0000 | errno,
             Action::Trap => 0x0003_0000,
+            Action::Notify => 0x7fc0_0000,
             Action::KillThread => 0,
             Action::KillProcess => 0x8000_0000,
         }
@@ -102,10 +104,19 @@ pub fn kernel() -> PathBuf {
 
 /// `kernel ARGUMENTS` with this filter.
 pub fn jailed(filter: &[u8], arguments: &[&str]) -> Seen {
+    jailed_with(&[], filter, arguments)
+}
+
+/// The same with a filter whose notifications nobody answers: what it notifies of hangs.
+pub fn hung(filter: &[u8], arguments: &[&str]) -> Seen {
+    jailed_with(&["--listen"], filter, arguments)
+}
+
+fn jailed_with(options: &[&str], filter: &[u8], arguments: &[&str]) -> Seen {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), filter).unwrap();
     let mut command = Command::new(programs().join("jail"));
-    command.arg(file.path()).arg(kernel()).args(arguments);
+    command.args(options).arg(file.path()).arg(kernel()).args(arguments);
     Seen::of(&mut command)
 }
 
