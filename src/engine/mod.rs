@@ -4,7 +4,9 @@
 //! how the program ended) or a [`Fault`]. An engine never sees the matrix, never reads what a probe wrote, never judges.
 //! Create, start, wait and remove stay inside it, so nobody can forget one.
 
+pub mod builtin;
 pub mod container;
+pub mod native;
 pub mod options;
 
 use std::path::PathBuf;

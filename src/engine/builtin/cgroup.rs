@@ -1,0 +1,229 @@
+//! Where cells' limits on memory, processes and CPU time are set: control groups, version 1 or 2.
+//!
+//! In: the mounts of this machine. Out: a directory for each controller, or the reason why there is none, and the
+//! operations that make, enter, read and remove a group. Must not know: whose cell it is beyond a name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::list::{List, stage};
+
+/// The directory under which all groups of this program lie.
+const PARENT: &str = "abicus";
+
+/// The controllers used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+}
+
+impl Controller {
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// Limits of one cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes, swap included.
+    pub(crate) memory: Option<u64>,
+    pub(crate) pids: Option<u64>,
+    /// Billionths of a CPU.
+    pub(crate) nano_cpus: Option<u64>,
+}
+
+impl Limits {
+    fn needs(&self) -> impl Iterator<Item = Controller> {
+        let set = [self.memory, self.pids, self.nano_cpus];
+        Controller::ALL.into_iter().zip(set).filter_map(|(controller, limit)| limit.map(|_| controller))
+    }
+}
+
+/// What this machine offers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cgroups {
+    /// 1, 2, or 0 where there is none.
+    pub(crate) version: u8,
+    /// Our own directory of each usable controller.
+    usable: BTreeMap<Controller, PathBuf>,
+    /// Why the others are not.
+    lacking: BTreeMap<Controller, String>,
+}
+
+const PERIOD_US: u64 = 100_000;
+
+impl Cgroups {
+    /// Looks for controllers and makes our parent directory in each; what cannot be made is lacking.
+    pub(crate) fn discover() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mut found = Self::default();
+        for controller in Controller::ALL {
+            match mount_of(&mounts, controller) {
+                Some((version, mount)) => {
+                    found.version = found.version.max(version);
+                    match offer(version, &mount, controller) {
+                        Ok(dir) => drop(found.usable.insert(controller, dir)),
+                        Err(e) => drop(found.lacking.insert(controller, format!("{}: {e}", mount.display()))),
+                    }
+                }
+                None => drop(found.lacking.insert(controller, "no such controller is mounted".to_owned())),
+            }
+        }
+        found
+    }
+
+    /// Whether limits of this kind can be set, or why not.
+    pub(crate) fn can(&self, controller: Controller) -> Result<(), &str> {
+        match self.lacking.get(&controller) {
+            Some(why) => Err(why),
+            None if self.usable.contains_key(&controller) => Ok(()),
+            None => Err("not looked for"),
+        }
+    }
+
+    /// The operations that put a cell under its limits, or the name of the first limit that cannot be set, and why.
+    pub(crate) fn limit(&self, list: &mut List, name: &str, limits: &Limits) -> Result<(), String> {
+        let mut dirs = Vec::new();
+        for controller in limits.needs() {
+            self.can(controller).map_err(|why| format!("no {} limit: {why}", controller.name()))?;
+            let dir = self.usable.get(&controller).map(|dir| dir.join(name).to_string_lossy().into_owned());
+            dirs.extend(dir.map(|dir| (controller, dir)));
+        }
+        for (controller, dir) in &dirs {
+            list.stage(stage::BEFORE).mkdir(dir, 0o755);
+            match (controller, self.version) {
+                (Controller::Memory, 2) => {
+                    list.write(&format!("{dir}/memory.max"), &text(limits.memory));
+                    list.may_fail().write(&format!("{dir}/memory.swap.max"), "0");
+                }
+                (Controller::Memory, _) => {
+                    list.write(&format!("{dir}/memory.limit_in_bytes"), &text(limits.memory));
+                    // Absent where the kernel was started without swap accounting.
+                    list.may_be_absent().write(&format!("{dir}/memory.memsw.limit_in_bytes"), &text(limits.memory));
+                }
+                (Controller::Pids, _) => {
+                    list.write(&format!("{dir}/pids.max"), &text(limits.pids));
+                }
+                (Controller::Cpu, version) => {
+                    let quota = limits.nano_cpus.unwrap_or(0) / (1_000_000_000 / PERIOD_US);
+                    let quota = quota.max(1000);
+                    if version == 2 {
+                        list.write(&format!("{dir}/cpu.max"), &format!("{quota} {PERIOD_US}"));
+                    } else {
+                        list.write(&format!("{dir}/cpu.cfs_quota_us"), &quota.to_string());
+                    }
+                }
+            }
+            list.stage(stage::BESIDE).write_pid(&format!("{dir}/cgroup.procs"));
+            list.stage(stage::AFTER);
+            if *controller == Controller::Memory {
+                let file = if self.version == 2 { "memory.events" } else { "memory.oom_control" };
+                list.report("oom", &format!("{dir}/{file}"));
+            }
+            list.rmdir(dir);
+        }
+        Ok(())
+    }
+
+    /// Removes groups whose names begin with `prefix` and that hold no process, and names them.
+    pub(crate) fn sweep(&self, prefix: &str) -> Vec<String> {
+        let mut removed = vec![];
+        for parent in self.usable.values() {
+            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+                let ours = entry.file_name().to_string_lossy().starts_with(prefix);
+                if ours && fs::remove_dir(entry.path()).is_ok() {
+                    removed.push(entry.path().to_string_lossy().into_owned());
+                }
+            }
+        }
+        removed.sort();
+        removed.dedup();
+        removed
+    }
+}
+
+/// How often the kernel killed for want of memory, from `memory.events` or `memory.oom_control`. None: it does not say.
+pub(crate) fn oom_kills(report: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(report);
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok())
+}
+
+fn text(number: Option<u64>) -> String {
+    number.map_or_else(|| "max".to_owned(), |n| n.to_string())
+}
+
+/// Version and mount point of a controller. On a hybrid system version 1 has the controllers.
+fn mount_of(mounts: &str, controller: Controller) -> Option<(u8, PathBuf)> {
+    let lines = || mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|words| words.len() >= 4);
+    let first = lines()
+        .find(|w| w[2] == "cgroup" && w[3].split(',').any(|option| option == controller.name()))
+        .map(|w| (1, PathBuf::from(w[1])));
+    first.or_else(|| {
+        let unified = lines().find(|w| w[2] == "cgroup2").map(|w| PathBuf::from(w[1]))?;
+        let offered = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+        offered.split_whitespace().any(|name| name == controller.name()).then_some((2, unified))
+    })
+}
+
+/// Makes our directory of a controller ready to have children with limits.
+fn offer(version: u8, mount: &Path, controller: Controller) -> io::Result<PathBuf> {
+    let dir = mount.join(PARENT);
+    if version == 2 {
+        // Harmless where it is already so; where it is not permitted, the file in our own directory says so below.
+        let _ = fs::write(mount.join("cgroup.subtree_control"), format!("+{}", controller.name()));
+    }
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    if version == 2 {
+        fs::write(dir.join("cgroup.subtree_control"), format!("+{}", controller.name()))?;
+    }
+    // Making a directory is what a cell will need; being able to see ours says nothing.
+    let canary = dir.join(format!("canary-{}", std::process::id()));
+    fs::create_dir(&canary)?;
+    fs::remove_dir(&canary)?;
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_system_has_its_controllers_in_version_1() {
+        let mounts = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
+                      cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n";
+        assert_eq!(mount_of(mounts, Controller::Memory), Some((1, "/sys/fs/cgroup/memory".into())));
+        assert_eq!(mount_of(mounts, Controller::Cpu), Some((1, "/sys/fs/cgroup/cpu,cpuacct".into())));
+        assert_eq!(mount_of("proc /proc proc rw 0 0\n", Controller::Memory), None);
+    }
+
+    #[test]
+    fn the_count_of_kills_is_found_in_both_versions_files() {
+        assert_eq!(oom_kills(b"oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
+        assert_eq!(oom_kills(b"low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
+        assert_eq!(oom_kills(b"oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_set_is_refused_by_name_and_not_ignored() {
+        let groups =
+            Cgroups { lacking: BTreeMap::from([(Controller::Memory, "denied".to_owned())]), ..Default::default() };
+        let limits = Limits { memory: Some(1), ..Limits::default() };
+        assert_eq!(groups.limit(&mut List::new(), "x", &limits), Err("no memory limit: denied".to_owned()));
+        assert_eq!(groups.limit(&mut List::new(), "x", &Limits::default()), Ok(()));
+    }
+}

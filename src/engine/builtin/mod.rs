@@ -1,0 +1,230 @@
+//! The built-in engine: cells from namespaces, overlayfs, capabilities and a seccomp filter, with nothing installed.
+//!
+//! In: a flattened tree (or nothing), a job. Out: an attempt. As root, and as an ordinary user where the host allows user
+//! namespaces. Its default policy is docker's. Everything that needs unsafe code is done by the launcher, a static program
+//! beside the probes: this room decides, the launcher does. Lost against docker: no device control group, no AppArmor or
+//! SELinux label; a user without subordinate ids has one user in the cell; limits need a control group we may write to.
+
+mod abilities;
+mod capabilities;
+mod cgroup;
+pub(super) mod launch;
+pub(super) mod list;
+mod place;
+mod policy;
+mod seccomp;
+mod settings;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use crate::engine::options::Seccomp;
+use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, Prepared};
+use crate::fault::{Fault, Phase};
+use crate::id::RunId;
+use crate::image::{Content, Image};
+
+use abilities::{Finding, Identity, Maps};
+use cgroup::{Cgroups, oom_kills};
+use launch::{Launch, launch};
+use policy::{Cell, Root};
+use settings::{Settings, User, look_up, refused};
+
+pub(super) use place::Place;
+
+/// Largest profile, passwd or resolv.conf read.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// The engine; see the module.
+pub struct BuiltIn {
+    settings: Settings,
+    identity: Identity,
+    place: Place,
+    cgroups: Cgroups,
+    host_devices: Vec<(String, u64, u64)>,
+    resolv_conf: Vec<u8>,
+    findings: OnceCell<Vec<Finding>>,
+    counter: AtomicU64,
+}
+
+impl BuiltIn {
+    /// An engine with these options. `work` is a directory of its own, made where it is missing, whose file system must
+    /// allow execution.
+    pub fn new(options: &EngineOptions, work: &Path) -> Result<Self, Fault> {
+        let profile = match &options.seccomp {
+            Some(Seccomp::File(path)) => Some(
+                place::read_text(path, MAX_TEXT)
+                    .map_err(|e| refused(format!("option `seccomp`: {}: {e}", path.display())))?,
+            ),
+            _ => None,
+        };
+        let settings = Settings::new(options, profile.as_deref())?;
+        Ok(Self {
+            identity: Identity::find(settings.userns)?,
+            place: Place::make(work)?,
+            cgroups: Cgroups::discover(),
+            host_devices: if settings.privileged { place::device_nodes(Path::new("/dev")) } else { vec![] },
+            resolv_conf: place::read_text(Path::new("/etc/resolv.conf"), 64 << 10).unwrap_or_default().into_bytes(),
+            findings: OnceCell::new(),
+            counter: AtomicU64::new(0),
+            settings,
+        })
+    }
+
+    async fn findings(&self) -> &[Finding] {
+        let try_out = || abilities::try_out(&self.identity, &self.place.launcher, &self.place.work, &self.cgroups);
+        self.findings.get_or_init(try_out).await
+    }
+
+    fn user(&self, root: &Root) -> Result<(u32, u32), Fault> {
+        let name = match &self.settings.user {
+            User::Ids(uid, gid) => return Ok((*uid, *gid)),
+            User::Named(name) => name,
+        };
+        let passwd = match root {
+            Root::Empty => String::new(),
+            Root::Tree(tree) => place::read_inside(Path::new(tree), "etc", "passwd", MAX_TEXT)
+                .map_err(|e| Fault::new(Phase::Create, format!("/etc/passwd of the image: {e}")))?,
+        };
+        look_up(&passwd, name).ok_or_else(|| {
+            Fault::new(Phase::Create, format!("option `user`: the image has no user `{name}`"))
+                .hint("give a number instead, such as \"1000:1000\"")
+        })
+    }
+
+    async fn attempt(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
+        abilities::verdict(self.findings().await)?;
+        let root = Root::try_from(image)?;
+        let payload = text_of(&job.payload.dir)?;
+        let mount_point = text_of(&self.place.mount_point)?;
+        let cell = Cell {
+            settings: &self.settings,
+            identity: &self.identity,
+            root: &root,
+            user: self.user(&root)?,
+            mount_point: &mount_point,
+            payload: &payload,
+            argv: &job.argv,
+            host_devices: &self.host_devices,
+            resolv_conf: &self.resolv_conf,
+        };
+        let mut list = policy::list(&cell)?;
+        let name = format!("{}.{}.{}", job.run, std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed));
+        self.cgroups.limit(&mut list, &name, &self.settings.limits).map_err(|why| {
+            Fault::new(Phase::Create, why)
+                .hint("limits of the built-in engine need root, or a control group to write to")
+        })?;
+        let launcher = self.place.launcher.as_path();
+        let (mut attempt, told) =
+            launch(&Launch { launcher, list: &list, deadline: job.deadline, cap: job.output_cap }).await;
+        let oom = told.reports.iter().filter(|(key, _)| key == "oom").find_map(|(_, text)| oom_kills(text));
+        attempt.ended = self.explain(attempt.ended, oom);
+        let lacking = self.settings.capabilities.0 & !policy::permitted(&cell).0;
+        if lacking != 0 {
+            let names: Vec<_> = capabilities::Capabilities(lacking).names().collect();
+            attempt.notes.push(format!("this host has no {} to give", names.join(", ")));
+        }
+        Ok(attempt)
+    }
+
+    /// The first process of a cell cannot be killed from inside it by SIGKILL.
+    fn explain(&self, ended: Result<Ended, Fault>, oom: Option<u64>) -> Result<Ended, Fault> {
+        const RLIMIT_CPU: u64 = 0;
+        let cpu_limited = self.settings.ulimits.iter().any(|(resource, ..)| *resource == RLIMIT_CPU);
+        match ended {
+            Ok(Ended::Signal(9)) if oom.is_some_and(|kills| kills > 0) => Ok(Ended::OutOfMemory),
+            Ok(Ended::Signal(9)) if !cpu_limited => {
+                Err(Fault::new(Phase::Wait, "the cell was killed from outside (signal 9)").transient())
+            }
+            other => other,
+        }
+    }
+}
+
+const EMPTY: &str = "empty";
+const TREE: &str = "tree:";
+
+impl TryFrom<&Prepared> for Root {
+    type Error = Fault;
+    fn try_from(prepared: &Prepared) -> Result<Self, Fault> {
+        match (prepared.0.as_str(), prepared.0.strip_prefix(TREE)) {
+            (EMPTY, _) => Ok(Self::Empty),
+            (_, Some(tree)) => Ok(Self::Tree(tree.to_owned())),
+            (other, None) => Err(Fault::new(Phase::Prepare, format!("`{other}` was prepared by another engine"))),
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Fault> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Fault::new(Phase::Create, format!("{}: not UTF-8", path.display())))
+}
+
+#[async_trait]
+impl Engine for BuiltIn {
+    async fn fingerprint(&self) -> Result<Facts, Fault> {
+        let findings = self.findings().await;
+        abilities::verdict(findings)?;
+        let mut facts = Facts::from([
+            ("engine.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("engine.identity".to_owned(), identity_text(&self.identity.maps).to_owned()),
+            ("engine.cgroup".to_owned(), format!("v{}", self.cgroups.version)),
+            ("engine.seccomp".to_owned(), "docker 20.10 default".to_owned()),
+        ]);
+        for finding in findings {
+            let says = finding.works.as_ref().map_or_else(|why| format!("no: {why}"), |()| "yes".to_owned());
+            facts.insert(format!("engine.can.{}", finding.name.replace(' ', "-")), says);
+        }
+        Ok(facts)
+    }
+
+    async fn prepare(&self, image: &Image) -> Result<Prepared, Fault> {
+        match &image.content {
+            Content::Empty => Ok(Prepared(EMPTY.to_owned())),
+            Content::Tree(tree) => {
+                let fault = |e| Fault::new(Phase::Prepare, format!("{}: {e}", tree.display()));
+                let tree = fs::canonicalize(tree).map_err(fault)?;
+                Ok(Prepared(format!("{TREE}{}", text_of(&tree)?)))
+            }
+            Content::Reference(reference) => {
+                let cause = format!("`{reference}` is known to other engines only: the built-in one needs a tree");
+                Err(Fault::new(Phase::Prepare, cause).hint("give the image as archive, layout, rootfs or bootstrap"))
+            }
+        }
+    }
+
+    async fn run(&self, job: &Job, image: &Prepared) -> Attempt {
+        self.attempt(job, image).await.unwrap_or_else(Attempt::broken)
+    }
+
+    /// Cells die with the launcher and mounts with the cells; what can stay behind is an empty control group.
+    async fn sweep(&self, run: Option<&RunId>) -> Result<Vec<String>, Fault> {
+        let prefix = run.map(|run| format!("{run}.")).unwrap_or_default();
+        Ok(self.cgroups.sweep(&prefix).into_iter().map(|dir| format!("control group {dir}")).collect())
+    }
+}
+
+fn identity_text(maps: &Maps) -> &'static str {
+    match maps {
+        Maps::None => "root",
+        Maps::Own { .. } => "user namespace, one id",
+        Maps::All => "user namespace of root",
+        Maps::Ranges { .. } => "user namespace, subordinate ids",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_prepared_is_read_back_and_nothing_else() {
+        assert_eq!(Root::try_from(&Prepared("empty".into())), Ok(Root::Empty));
+        assert_eq!(Root::try_from(&Prepared("tree:/a b".into())), Ok(Root::Tree("/a b".into())));
+        assert!(Root::try_from(&Prepared("sha256:00".into())).is_err());
+    }
+}
