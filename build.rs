@@ -73,7 +73,7 @@ impl Build {
         self.run(c, name)
     }
 
-    /// A PIE that needs `libc.so.6` and has no undefined symbol, linked against an empty library of that name.
+    /// A program that needs `libc.so.6` and has no undefined symbol, linked against an empty library of that name.
     fn libc(&self) -> Result<(), Box<dyn Error>> {
         if self.arch != "x86_64" {
             println!("cargo::warning=the libc probe has no entry code for {} yet: this build has none", self.arch);
@@ -97,7 +97,7 @@ impl Build {
         let mut c = self.program("libc");
         let mut search = OsString::from("-Clink-arg=-L");
         search.push(&stub);
-        c.args(["-Crelocation-model=pic"]).arg(search);
+        c.args(["-Crelocation-model=static", "-Clink-arg=-no-pie"]).arg(search);
         c.args(["-Clink-arg=-Wl,--no-as-needed", "-Clink-arg=-lc", "-Clink-arg=-Wl,--hash-style=both"]);
         c.args(["-Clink-arg=-Wl,--no-eh-frame-hdr", "-Clink-arg=-Wl,-T,probes/libc/link.ld"]);
         self.run(c, "libc")

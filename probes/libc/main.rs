@@ -15,6 +15,7 @@
 mod rt;
 
 mod api;
+mod bench;
 mod cell;
 mod child;
 mod craft;
@@ -25,13 +26,16 @@ mod load;
 mod name;
 mod note;
 mod objects;
+mod own;
 mod process;
 mod saw;
 mod signal;
+mod symbol;
 mod sync;
 mod text;
 mod thread;
 mod time;
+mod tool;
 mod variant;
 
 use cell::{Cell, fact};
@@ -41,6 +45,7 @@ use rt::{out, sys};
 use saw::Seen;
 
 /// A question.
+#[derive(Clone, Copy)]
 pub struct Check {
     pub id: &'static str,
     pub ask: fn(&Cell, usize) -> Seen,
@@ -81,6 +86,9 @@ const CHECKS: &[&[Check]] = &[
     file::CHECKS,
     load::CHECKS,
     variant::CHECKS,
+    symbol::CHECKS,
+    tool::CHECKS,
+    bench::CHECKS,
 ];
 
 /// Entry: the loader passes what is to run at exit in rdx, the stack is as the kernel made it.
@@ -176,6 +184,7 @@ fn run(cell: &mut Cell, only: &[&CStr]) -> i32 {
     fact("libc.loader", cell.loader.to_bytes());
     load_threads(cell);
     variant::prepare();
+    bench::prepare();
     let mut reported = 0;
     if saw::make_room().is_err() {
         return 1;
