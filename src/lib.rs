@@ -31,3 +31,5 @@ pub mod collect;
 pub mod judge;
 
 pub mod store;
+
+pub mod render;

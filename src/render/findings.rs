@@ -1,0 +1,206 @@
+//! Failing results → a short list of what is behind them. Checks that fail in exactly the same cells are one finding:
+//! the weakest grouping that needs no experiment. Judgement may replace the list by findings with a layer and a condition.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::text::{count, printable};
+use super::view::View;
+use crate::catalog::Requirement;
+use crate::plan::Role;
+
+/// How a finding spreads over one value of an axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Axis {
+    /// Host, engine or image, or the kind of a control.
+    pub name: String,
+    /// Cells of it that fail.
+    pub failing: usize,
+    /// Cells of it that answered.
+    pub of: usize,
+}
+
+/// Failures with one explanation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// The same in every run that has the same checks failing together.
+    pub id: String,
+    /// In one line.
+    pub title: String,
+    /// Who has to fix it, where an experiment has shown it.
+    pub layer: Option<String>,
+    /// When it happens (`engine.version<20.10.10`), where a rule was learned.
+    pub condition: Option<String>,
+    /// The strongest of its checks.
+    pub requirement: Requirement,
+    /// Indexes into [`View::checks`], the strongest first.
+    pub checks: Vec<usize>,
+    /// How many asked cells fail.
+    pub cells: usize,
+    /// What was seen, with the number of asked cells, the most frequent first.
+    pub seen: Vec<(String, usize)>,
+    /// Spread over hosts.
+    pub hosts: Vec<Axis>,
+    /// Spread over engines.
+    pub engines: Vec<Axis>,
+    /// Spread over images.
+    pub images: Vec<Axis>,
+    /// Which axes decide, where the failing cells are exactly the product of their values: hosts, engines, images.
+    pub exact: Option<[bool; 3]>,
+    /// What native cells and controls answer to the first check.
+    pub controls: Vec<Axis>,
+}
+
+/// Groups failing checks by the cells they fail in.
+pub fn group(view: &View<'_>) -> Vec<Finding> {
+    // Cells with one vector fail alike, so sets of vectors stand for sets of cells.
+    let mut asked = vec![false; view.vectors.len()];
+    for vector in view.asked().filter_map(|cell| cell.vector) {
+        asked[vector] = true;
+    }
+    let mut failing: Vec<Vec<u32>> = vec![vec![]; view.checks.len()];
+    for ((vector, asked), index) in view.vectors.iter().zip(asked).zip(0..) {
+        for &(check, seen) in vector.results.iter().filter(|_| asked) {
+            if view.seen[seen as usize].is_fail() {
+                failing[check as usize].push(index);
+            }
+        }
+    }
+    let mut groups: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
+    for (check, vectors) in failing.into_iter().enumerate().filter(|(_, vectors)| !vectors.is_empty()) {
+        groups.entry(vectors).or_default().push(check);
+    }
+    let mut findings: Vec<Finding> = groups.into_par_iter().map(|(_, checks)| finding(view, checks)).collect();
+    findings.sort_by(|a, b| {
+        let key = |finding: &Finding| (finding.requirement, finding.cells, finding.checks.len());
+        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
+    });
+    findings
+}
+
+fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
+    let id = |check: usize| view.checks[check].as_str();
+    checks.sort_by_key(|&check| (std::cmp::Reverse(view.requirement(&view.checks[check])), check));
+    let first = checks[0];
+    let mut spread = [vec![], vec![], vec![]].map(|_: Vec<()>| (vec![], vec![]));
+    for (axis, len) in spread.iter_mut().zip([view.hosts.len(), view.engines.len(), view.images.len()]) {
+        *axis = (vec![0usize; len], vec![0usize; len]);
+    }
+    let mut controls = [("native", 0, 0), ("scratch image", 0, 0), ("no engine policy", 0, 0)];
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut cells = 0;
+    // What one vector answers is looked up once.
+    let by_vector: Vec<Option<&super::Seen>> = view
+        .vectors
+        .iter()
+        .map(|vector| {
+            let at = vector.results.binary_search_by_key(&first, |&(check, _)| check as usize).ok()?;
+            view.seen.get(vector.results[at].1 as usize)
+        })
+        .collect();
+    for cell in &view.cells {
+        let Some(answer) = cell.vector.and_then(|vector| by_vector[vector]) else { continue };
+        if answer.outcome == "skip" {
+            continue;
+        }
+        let fails = usize::from(answer.is_fail());
+        let control = match cell.role {
+            Role::ControlNative => Some(0),
+            Role::ControlScratch => Some(1),
+            Role::ControlNoPolicy => Some(2),
+            Role::Cell if cell.id.image.is_none() => Some(0),
+            Role::Cell => None,
+        };
+        if let Some(control) = control {
+            controls[control].1 += fails;
+            controls[control].2 += 1;
+        }
+        if cell.role.is_control() {
+            continue;
+        }
+        cells += fails;
+        if answer.is_fail() {
+            *seen.entry(answer.reason.as_str()).or_default() += 1;
+        }
+        for ((failing, of), at) in spread.iter_mut().zip([cell.host, cell.engine, cell.image]) {
+            failing[at] += fails;
+            of[at] += 1;
+        }
+    }
+    let exact = exact(view, &by_vector, &spread);
+    let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
+    seen.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let what = seen.first().map_or("fails", |(text, _)| text.as_str());
+    let title = match checks.as_slice() {
+        [check] => format!("{} {}", id(*check), printable(what, 120)),
+        many => format!("{} of {} fail together", count(many.len(), "check"), groups_of(view, many)),
+    };
+    let [hosts, engines, images] = spread;
+    let axis = |names: Vec<&str>, (failing, of): (Vec<usize>, Vec<usize>)| -> Vec<Axis> {
+        let values = names.into_iter().zip(failing.into_iter().zip(of));
+        values
+            .filter(|(_, (_, of))| *of > 0)
+            .map(|(name, (failing, of))| Axis { name: name.to_owned(), failing, of })
+            .collect()
+    };
+    let mut digest = blake3::Hasher::new();
+    let mut sorted: Vec<&str> = checks.iter().map(|&check| id(check)).collect();
+    sorted.sort_unstable();
+    for check in &sorted {
+        digest.update(check.as_bytes()).update(b"\n");
+    }
+    Finding {
+        id: format!("f-{}", &digest.finalize().to_hex()[..8]),
+        title,
+        layer: None,
+        condition: None,
+        requirement: view.requirement(&view.checks[first]),
+        cells,
+        seen,
+        exact,
+        hosts: axis(view.hosts.iter().map(|id| id.as_str()).collect(), hosts),
+        engines: axis(view.engines.iter().map(|id| id.as_str()).collect(), engines),
+        images: axis(view.images.iter().map(|id| id.as_str()).collect(), images),
+        controls: controls
+            .into_iter()
+            .filter(|(_, _, of)| *of > 0)
+            .map(|(name, failing, of)| Axis { name: name.to_owned(), failing, of })
+            .collect(),
+        checks,
+    }
+}
+
+/// The fewest axes whose failing values, taken together, hold failing cells only.
+fn exact(
+    view: &View<'_>,
+    by_vector: &[Option<&super::Seen>],
+    spread: &[(Vec<usize>, Vec<usize>); 3],
+) -> Option<[bool; 3]> {
+    // Engines first: where two axes explain the same, the one a user can change is named.
+    const CANDIDATES: [[bool; 3]; 8] = [
+        [false, false, false],
+        [false, true, false],
+        [false, false, true],
+        [true, false, false],
+        [false, true, true],
+        [true, true, false],
+        [true, false, true],
+        [true, true, true],
+    ];
+    CANDIDATES.into_iter().find(|axes| {
+        view.asked().all(|cell| {
+            let Some(answer) = cell.vector.and_then(|vector| by_vector[vector]) else { return true };
+            let at = [cell.host, cell.engine, cell.image];
+            let inside = axes.iter().zip(spread).zip(at).all(|((used, (failing, _)), at)| !used || failing[at] > 0);
+            answer.outcome == "skip" || !inside || answer.is_fail()
+        })
+    })
+}
+
+fn groups_of(view: &View<'_>, checks: &[usize]) -> String {
+    let mut groups: Vec<&str> = checks.iter().map(|&check| view.checks[check].group()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    super::text::names(groups.iter().copied(), 4)
+}
