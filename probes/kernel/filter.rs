@@ -123,6 +123,20 @@ pub struct Map {
     pub notify: Option<i32>,
 }
 
+impl Map {
+    /// `trace and notify`, or what was refused.
+    pub fn text(self) -> Text<48> {
+        let mut text = Text::new();
+        match (self.trace, self.notify) {
+            (None, None) => text.add(b"trace and notify"),
+            (None, Some(errno)) => text.add(b"trace, notify refused with errno ").add_number(i64::from(errno)),
+            (Some(-1), _) => text.add(b"a filter of our own has no effect"),
+            (Some(errno), _) => text.add(b"refused with errno ").add_number(i64::from(errno)),
+        };
+        text
+    }
+}
+
 /// Fills in the verdicts of at most 512 queries.
 pub fn ask(slot: &Slot, queries: &mut [Query]) -> Map {
     let mut map = Map { trace: Some(ENOMEM), notify: Some(ENOMEM) };

@@ -84,7 +84,8 @@ pub fn run(slot: &Slot, wanted: &dyn Fn(&[u8]) -> bool) -> usize {
     for i in 0..count {
         queries[i] = Query::of(number(calls[i] as usize), seen[i].asked && seen[i].answer == -(ENOSYS as isize));
     }
-    filter::ask(slot, &mut queries[..count]);
+    let map = filter::ask(slot, &mut queries[..count]);
+    out::send(Line::new().text("fact", b"kernel.filter.map").text("value", map.text().bytes()));
     for i in 0..count {
         tell(calls[i] as usize, seen[i], ends[i], queries[i].verdict);
     }
