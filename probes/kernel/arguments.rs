@@ -9,6 +9,7 @@
 use super::rt::consts::*;
 use super::rt::nr::*;
 
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))] // two are for calls that it never had
 pub enum Recipe {
     Call([usize; 6]),
     /// The child ends at once, in the same instructions that made it.

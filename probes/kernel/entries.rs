@@ -5,7 +5,9 @@
 use super::check::{Asked, Check, Facts, How, Saw, wrong};
 use super::filter;
 use super::rt::consts::*;
-use super::rt::sys::{self, Timespec, call};
+#[cfg(target_arch = "x86_64")]
+use super::rt::sys;
+use super::rt::sys::{Timespec, call};
 use super::rt::{nr, process};
 
 pub static FACTS: &[fn(&mut Facts)] = &[seccomp];

@@ -3,7 +3,9 @@
 //! Goes in: the table below. Comes out: a value for each, `allow`, `errno N`, `trap`, `kill`. Must not know: which policy is
 //! right. Arguments are senseless all the same, because a supervisor outside the cell may execute what it is notified of.
 
-use super::filter::{self, Entry, Query, Verdict};
+#[cfg(target_arch = "x86_64")]
+use super::filter::Entry;
+use super::filter::{self, Query, Verdict};
 use super::rt::child::Slot;
 use super::rt::consts::*;
 use super::rt::line::Line;
