@@ -135,16 +135,18 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A dockerd in mount and network namespaces of its own, so that it neither touches this machine's bridge nor sees its
+    /// A dockerd in mount and network namespaces of its own, where `first` is run before it; so that it neither touches this machine's bridge nor sees its
     /// later mounts.
-    pub fn docker(dir: &Path, extra: &[&str]) -> Self {
+    pub fn docker(dir: &Path, first: &str, extra: &[&str]) -> Self {
         let dir = dir.to_owned();
         std::fs::create_dir_all(&dir).unwrap();
         let socket = dir.join("docker.sock");
+        // This machine's configuration is not the test's.
+        std::fs::write(dir.join("daemon.json"), "{}").unwrap();
         let d = dir.display();
         // A private mount of /run keeps its containerd away from this machine's; crun needs a plain cgroup v1 hierarchy.
         let script = format!(
-            "umount /sys/fs/cgroup/unified 2>/dev/null; exec dockerd --data-root {d}/root --exec-root {d}/exec \
+            "umount /sys/fs/cgroup/unified 2>/dev/null; {first} exec dockerd --config-file {d}/daemon.json --data-root {d}/root --exec-root {d}/exec \
              --pidfile {d}/pid -H unix://{s} --bridge=none --iptables=false --ip-masq=false --ip-forward=false \
              --containerd-namespace abicus-{p} --containerd-plugins-namespace abicus-{p}-plugins {x} >{d}/log 2>&1",
             s = socket.display(),
@@ -156,16 +158,17 @@ impl Daemon {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let daemon = Self { child, socket, dir };
+        let mut daemon = Self { child, socket, dir };
         daemon.await_socket();
         daemon
     }
 
-    pub fn await_socket(&self) {
+    pub fn await_socket(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "the daemon does not listen: {log}");
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not listen ({ended:?}): {log}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -191,6 +194,11 @@ impl Drop for Daemon {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.end_pause();
+        // A daemon that was killed leaves the containerd it had started.
+        let containerd = std::fs::read_to_string(self.dir.join("exec/containerd/containerd.pid")).unwrap_or_default();
+        if !containerd.is_empty() {
+            let _ = Command::new("kill").arg(containerd.trim()).stderr(Stdio::null()).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -241,7 +249,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let daemon = Self { child, socket, dir: dir.to_owned() };
+        let mut daemon = Self { child, socket, dir: dir.to_owned() };
         daemon.await_socket();
         daemon
     }

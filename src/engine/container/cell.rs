@@ -34,13 +34,19 @@ const KILL: Duration = Duration::from_secs(10);
 /// How long the output of a program that was killed is still read.
 const REST: Duration = Duration::from_secs(1);
 
-/// Removes one container whatever state it is in; `Ok` also when there is none.
+/// Removes one container whatever state it is in; `Ok` when there is none any more.
 pub(super) async fn remove(api: &Api, name: &str, limit: Duration) -> Result<(), CallError> {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    match api.call(limit, api.docker.remove_container(name, Some(options))).await {
-        // 404: it was never made. 409: somebody else is at it.
-        Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
-        result => result,
+    let deadline = Instant::now() + limit;
+    loop {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match api.call(limit, api.docker.remove_container(name, Some(options))).await {
+            Err(error) if error.status() == Some(404) => return Ok(()),
+            // Somebody else is at it, perhaps a call of ours that got no answer.
+            Err(error) if error.status() == Some(409) && Instant::now() < deadline => {
+                sleep(Duration::from_millis(100)).await;
+            }
+            result => return result,
+        }
     }
 }
 
