@@ -70,6 +70,12 @@ impl Build {
         }
         let mut c = self.program(name);
         c.args(["-Crelocation-model=static", "-Clink-arg=-static", "-Clink-arg=-no-pie"]);
+        // Nobody unwinds, yet the unwind tables of core come along: a tenth of the program.
+        let script = self.out.join("discard.ld");
+        fs::write(&script, "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame_hdr) } } INSERT AFTER .text;\n")?;
+        let mut link = OsString::from("-Clink-arg=-Wl,--no-eh-frame-hdr,-T,");
+        link.push(&script);
+        c.arg(link);
         self.run(c, name)
     }
 

@@ -13,6 +13,7 @@ mod rt;
 mod start;
 
 mod arguments;
+mod asking;
 mod bench;
 mod check;
 mod cpu;
@@ -39,7 +40,16 @@ use rt::{child, out};
 static GROUPS: &[Group] = &[
     Group { facts: entries::FACTS, checks: entries::CHECKS, bench: false },
     Group { facts: cpu::FACTS, checks: cpu::CHECKS, bench: false },
-    Group { facts: semantics::FACTS, checks: semantics::CHECKS, bench: false },
+    Group { facts: semantics::FACTS, checks: semantics::process::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::control::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::memory::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::files::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::events::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::signals::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::security::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::namespaces::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::mounts::CHECKS, bench: false },
+    Group { facts: &[], checks: semantics::time::CHECKS, bench: false },
     Group { facts: surroundings::FACTS, checks: surroundings::CHECKS, bench: false },
     Group { facts: fs::FACTS, checks: fs::CHECKS, bench: false },
     Group { facts: net::FACTS, checks: net::CHECKS, bench: false },

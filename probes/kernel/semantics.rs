@@ -1,23 +1,29 @@
-//! What programs rely on system calls to do.
+//! What programs rely on system calls to do: each check really does it and verifies the result.
 //!
-//! Goes in: nothing. Comes out: facts and answers. Must not know: which answers are good. `check.rs` says how to add one.
+//! Goes in: nothing. Comes out: facts and answers. Must not know: which answers are good. `check.rs` says how to add one;
+//! `asking.rs` has what they share. Where a check needs a file it is a memfd; where it needs a child, the child dies with it.
 
-use super::check::{Asked, At, Check, Facts, How, Saw, wrong};
+pub mod control;
+pub mod events;
+pub mod files;
+pub mod memory;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod security;
+pub mod signals;
+pub mod time;
+
+use super::asking::ask;
+use super::check::Facts;
 use super::rt::nr;
-use super::rt::sys::{self, call};
 
-pub static FACTS: &[fn(&mut Facts)] = &[kernel];
-
-pub static CHECKS: &[Check] = &[
-    Check { id: "kernel.memfd.create", how: How::Batch, run: memfd_create },
-    Check { id: "kernel.umask.set", how: How::Own, run: umask },
-];
+pub static FACTS: &[fn(&mut Facts)] = &[kernel, limits];
 
 /// uname(2): six fields of 65 bytes.
 fn kernel(f: &mut Facts) {
     let mut name = [0u8; 6 * 65];
-    // SAFETY: room for a struct utsname.
-    if unsafe { call!(nr::UNAME, &mut name) }.is_ok() {
+    if ask!(nr::UNAME, &mut name).is_ok() {
         for (i, fact) in [(2, "kernel.release"), (3, "kernel.version"), (4, "kernel.machine")] {
             let field = &name[i * 65..(i + 1) * 65];
             f.text(fact, field.split(|b| *b == 0).next().unwrap_or(field));
@@ -25,28 +31,11 @@ fn kernel(f: &mut Facts) {
     }
 }
 
-/// memfd_create(2): a file without a name that keeps what is written into it.
-fn memfd_create() -> Asked {
-    // SAFETY: a C string.
-    let fd = unsafe { call!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1) }? as i32;
-    let mut back = [0; 8];
-    let written = sys::write(fd, b"abicus");
-    // SAFETY: room for what is read.
-    let read = unsafe { call!(nr::PREAD64, fd, &mut back, back.len(), 0) };
-    let _ = sys::close(fd);
-    written.at("write")?;
-    let n = read.at("read back")?;
-    if &back[..n] != b"abicus" {
-        return wrong(format_args!("read {n} bytes back, not what was written"));
+/// Counts that decide how much of something a cell may have; the limits themselves are asked in `surroundings.rs`.
+fn limits(f: &mut Facts) {
+    let mut info = [0u64; 14];
+    if ask!(nr::SYSINFO, &mut info).is_ok() {
+        f.number("sysinfo.total_ram_kb", (info[4].saturating_mul(info[13] & 0xffff_ffff) / 1024) as i64);
+        f.number("sysinfo.processes", (info[10] & 0xffff) as i64);
     }
-    Ok(Saw::Ok)
-}
-
-/// umask(2) returns the one before. On its own, because it changes its process.
-fn umask() -> Asked {
-    // SAFETY: takes no address.
-    let set = |mask: usize| unsafe { call!(nr::UMASK, mask) };
-    set(0o27)?;
-    let before = set(0o22)?;
-    if before == 0o27 { Ok(Saw::Ok) } else { wrong(format_args!("was 0o27, said {before:#o}")) }
 }
