@@ -191,6 +191,11 @@ impl Cell<'_> {
             fault.hint(format!("{program} is not for this host's architecture"))
         } else if text.contains("rlimit") {
             fault.hint("the engine may not raise its own limits (no CAP_SYS_RESOURCE): set `ulimits` to what it has")
+        } else if text.contains("apply caps") {
+            fault
+                .hint("the engine itself lacks some of the capabilities asked for: name those it has in `capabilities`")
+        } else if text.contains("hybrid mode") {
+            fault.hint("crun refuses a host with both cgroup hierarchies: use `runtime = \"runc\"`, or boot with cgroup v2 only")
         } else if text.contains("no such file") || text.contains("not found") {
             fault.hint(format!("{program}, its loader, or the runtime's binary is missing"))
         } else {
