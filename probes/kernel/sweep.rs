@@ -109,6 +109,7 @@ fn tell(i: usize, seen: Seen, end: Option<End>, verdict: Verdict) {
             line.text("saw", b"errno").number("errno", i64::from(errno));
         }
         (Some(end), _) => check::ended(&mut line, end),
+        (None, _) if !seen.asked => check::ended(&mut line, End::Exit(0)),
         (None, _) if seen.answer < 0 => {
             line.text("saw", b"errno").number("errno", -seen.answer as i64);
         }
