@@ -116,6 +116,14 @@ impl ImageId {
     }
 }
 
+impl RunId {
+    /// A new run, now.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(ulid::Ulid::generate().to_string())
+    }
+}
+
 impl EngineId {
     /// A name abicus gives to an engine of its own; the caller knows that it is valid.
     pub(crate) fn reserved(name: &str) -> Self {

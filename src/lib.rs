@@ -33,3 +33,6 @@ pub mod judge;
 pub mod store;
 
 pub mod render;
+
+pub mod cli;
+pub mod progress;

@@ -1,3 +1,5 @@
 //! Arguments → library → exit code; nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    abicus::cli::main()
+}

@@ -126,6 +126,12 @@ fn add_controls(plan: &mut Plan) {
     plan.cells = controls.chain(std::mem::take(&mut plan.cells)).collect();
 }
 
+/// An engine as one declares it with a name and a kind only. The caller knows that the name is valid.
+pub(crate) fn bare_engine(name: &str, kind: EngineKind) -> EngineSpec {
+    let (id, options) = (EngineId::reserved(name), EngineOptions::default());
+    EngineSpec { id, kind, runtime: None, script: None, options, optional: false, parallel: None }
+}
+
 /// As little between image and kernel as an engine can do.
 fn no_policy_options() -> EngineOptions {
     EngineOptions { privileged: true, ..EngineOptions::default() }
@@ -137,13 +143,14 @@ impl Plan {
         if let Some(engine) = self.engines.iter().find(|engine| fits(engine)) {
             return engine.id.clone();
         }
-        let options = match kind {
-            EngineKind::Native => EngineOptions::default(),
-            _ => no_policy_options(),
-        };
-        let id = EngineId::reserved(name);
+        let mut engine = bare_engine(name, kind);
         // A control that cannot run narrows what may be claimed; it is not an error of the run.
-        self.engines.push(EngineSpec { id: id.clone(), kind, runtime: None, options, optional: true, parallel: None });
+        engine.optional = true;
+        if kind.has_image() {
+            engine.options = no_policy_options();
+        }
+        let id = engine.id.clone();
+        self.engines.push(engine);
         id
     }
 

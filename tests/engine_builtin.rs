@@ -2,6 +2,7 @@
 //!
 //! Cells are scratch with a static busybox in the payload, so that what is seen is the engine's work and no image's. The
 //! tests need root (`ci/test` has it) and the Debian packages busybox-static and util-linux.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,7 @@
 //! Docker for real: this machine's daemon, and private ones that are allowed to break.
 //!
 //! These tests need root, a running dockerd, and Debian's busybox-static. What is absent fails them; nothing is skipped.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;
 

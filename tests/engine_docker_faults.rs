@@ -2,6 +2,7 @@
 //!
 //! Private daemons in their own mount and network namespaces; this machine's is not touched. Root and busybox-static are
 //! needed, and crun for the runtime; what is absent fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;
 

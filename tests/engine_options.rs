@@ -1,6 +1,7 @@
 //! Every option, seen from inside a cell: docker and rootful podman, for real.
 //!
 //! Root, dockerd, podman with crun and busybox-static are needed; what is absent fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;
 

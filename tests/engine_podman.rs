@@ -1,6 +1,7 @@
 //! Podman for real: rootful through a service abicus starts, rootful and rootless through services of the tests.
 //!
 //! These tests need root, podman with crun and runc, and Debian's busybox-static. What is absent fails them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;
 

@@ -1,4 +1,5 @@
 //! The kernel probe against situations that are made here: filters, deadlines, children left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_arch = "x86_64")]
 
 mod probe_support;

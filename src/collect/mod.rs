@@ -53,6 +53,23 @@ pub enum Saw {
     },
 }
 
+impl std::fmt::Display for Saw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ok => f.write_str("ok"),
+            Self::Errno { errno } => write!(f, "errno {errno}"),
+            Self::Signal { signal } => write!(f, "signal {signal}"),
+            Self::Timeout { ms } => write!(f, "timeout after {ms} ms"),
+            Self::Value { value } => write!(f, "{value}"),
+            Self::Samples { unit, samples } => {
+                let min = samples.iter().copied().fold(f64::INFINITY, f64::min);
+                write!(f, "{min} {unit} at best of {}", samples.len())
+            }
+            Self::NotAsked { why } => write!(f, "not asked: {why}"),
+        }
+    }
+}
+
 /// A value a probe read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -7,7 +7,9 @@
 pub mod builtin;
 pub mod container;
 pub mod native;
+mod open;
 pub mod options;
+mod scripted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::fault::Fault;
 use crate::id::{CellId, RunId};
 use crate::image::Image;
 
+pub use open::open;
 pub use options::EngineOptions;
 
 /// Facts about a thing: dotted lower-case name → text. Nothing volatile: equal facts mean equal things.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::prepare::Ready;
 use super::{Event, Shared};
 use crate::collect;
+use crate::engine::native::host_loader;
 use crate::engine::{Attempt, Ended, Job, PAYLOAD_DIR};
 use crate::fault::{Fault, Phase};
 use crate::image::Image;
@@ -82,7 +83,7 @@ async fn slots(shared: &Shared, planned: &Planned) -> Option<Slots> {
 fn argv(image: Option<&Image>, timeout: Duration, bench: bool) -> Vec<String> {
     let loader = match image {
         Some(image) => image.loader.clone().filter(|_| speaks_our_abi(image)),
-        None => native_loader(),
+        None => host_loader().map(str::to_owned),
     };
     let programs = if loader.is_some() { 2 } else { 1 };
     // The supervisor's deadlines end before the engine's, so that what was seen until then still arrives.
@@ -103,19 +104,6 @@ fn argv(image: Option<&Image>, timeout: Duration, bench: bool) -> Vec<String> {
 /// The libc probe is one program for one architecture: an i386 image on amd64 has a libc it cannot load.
 fn speaks_our_abi(image: &Image) -> bool {
     image.architecture.as_deref().is_none_or(|theirs| theirs == crate::image::host_architecture())
-}
-
-/// The loader of the host's own libc.
-fn native_loader() -> Option<String> {
-    [
-        "/lib64/ld-linux-x86-64.so.2",
-        "/lib/ld-linux-aarch64.so.1",
-        "/lib/ld-musl-x86_64.so.1",
-        "/lib/ld-musl-aarch64.so.1",
-    ]
-    .into_iter()
-    .find(|path| std::path::Path::new(path).exists())
-    .map(str::to_owned)
 }
 
 /// What the attempt comes to: something was delivered, or something broke.

@@ -300,7 +300,7 @@ mod tests {
         let live = cache.work().unwrap();
         let dead = cache.root().join("work/dead");
         fs::create_dir_all(dead.join("deep")).unwrap();
-        fs::set_permissions(dead.join("deep"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dead.join("deep"), fs::Permissions::from_mode(0o0)).unwrap();
         let old = std::time::SystemTime::now() - Duration::from_secs(3600);
         for path in [&dead, live.path()] {
             File::open(path).unwrap().set_modified(old).unwrap();

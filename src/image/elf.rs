@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     /// An ELF file for x86-64 with these program headers: type, flags, content.
-    fn program(segments: &[(u32, u32, &[u8])]) -> Vec<u8> {
+    fn program(segments: &[(elf::ProgramType, u32, &[u8])]) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         file.extend([3u16, 62].iter().flat_map(|n| n.to_le_bytes()));
         file.extend(1u32.to_le_bytes());
@@ -125,7 +125,7 @@ mod tests {
         file.extend([64u16, 56, segments.len() as u16, 64, 0, 0].iter().flat_map(|n| n.to_le_bytes()));
         let mut at = 64 + 56 * segments.len() as u64;
         for (kind, flags, content) in segments {
-            file.extend([*kind, *flags].iter().flat_map(|n| n.to_le_bytes()));
+            file.extend([kind.0, *flags].iter().flat_map(|n| n.to_le_bytes()));
             let size = content.len() as u64;
             file.extend([at, at, at, size, size, 8].iter().flat_map(|n| n.to_le_bytes()));
             at += size;

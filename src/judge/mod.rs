@@ -1,8 +1,11 @@
 //! Observations → outcomes. In: what was seen, and the catalogue. Out: pass, fail, skip, error or miss, and a verdict per
 //! cell. Pure, repeatable over old runs, never rewrites what was seen; knows no container and no file.
 
+pub mod bits;
+pub mod blame;
 mod cell;
 mod contract;
+pub mod learn;
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use cells::{CellGlob, Selection};
+pub use cells::{CellGlob, CellGlobError, Selection};
 pub use error::{SpecError, SpecErrors};
 pub(crate) use resolve::all_cells;
 pub use resolve::resolve;
@@ -101,6 +101,8 @@ pub struct EngineSpec {
     pub kind: EngineKind,
     /// The OCI runtime under it, where that can be chosen.
     pub runtime: Option<String>,
+    /// What a scripted engine plays.
+    pub script: Option<PathBuf>,
     /// Options in force for every cell of it.
     pub options: EngineOptions,
     /// Whether its absence is a skip and not an error.
@@ -121,25 +123,32 @@ pub enum EngineKind {
     Docker,
     /// Podman, through its API.
     Podman,
+    /// Plays back captures and faults; for tests.
+    Scripted,
 }
 
 impl EngineKind {
     /// Every kind, as written in `matrix.toml`.
-    pub const NAMES: [(&'static str, Self); 4] =
-        [("native", Self::Native), ("built-in", Self::BuiltIn), ("docker", Self::Docker), ("podman", Self::Podman)];
+    pub const NAMES: &[(&'static str, Self)] = &[
+        ("native", Self::Native),
+        ("built-in", Self::BuiltIn),
+        ("docker", Self::Docker),
+        ("podman", Self::Podman),
+        ("scripted", Self::Scripted),
+    ];
 
     /// Whether cells of this engine have an image.
     pub fn has_image(self) -> bool {
         match self {
             Self::Native => false,
-            Self::BuiltIn | Self::Docker | Self::Podman => true,
+            Self::BuiltIn | Self::Docker | Self::Podman | Self::Scripted => true,
         }
     }
 
     /// Whether an OCI runtime can be chosen under it.
     pub fn has_runtime(self) -> bool {
         match self {
-            Self::Native | Self::BuiltIn => false,
+            Self::Native | Self::BuiltIn | Self::Scripted => false,
             Self::Docker | Self::Podman => true,
         }
     }

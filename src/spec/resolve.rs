@@ -241,7 +241,7 @@ fn engine(
     let id: Option<EngineId> = names.add("engine", &table.name, errors);
     let name = table.kind.get_ref();
     let Some((_, kind)) = EngineKind::NAMES.iter().find(|(known, _)| known == name) else {
-        let known = EngineKind::NAMES.map(|(name, _)| format!("`{name}`")).join(", ");
+        let known = EngineKind::NAMES.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let near = did_you_mean(name, EngineKind::NAMES.iter().map(|(name, _)| *name));
         let help = near.unwrap_or_else(|| format!("engines are {known}"));
         errors.add(table.kind.span(), format!("unknown kind of engine `{name}`, expected one of {known}"), Some(help));
@@ -251,6 +251,12 @@ fn engine(
         && !kind.has_runtime()
     {
         errors.add(runtime.span(), format!("a {kind} engine has no runtime to choose"), None);
+    }
+    let script = table.script.as_ref().map(|script| existing(script, world, errors));
+    if let Some(script) = &table.script
+        && *kind != EngineKind::Scripted
+    {
+        errors.add(script.span(), format!("a {kind} engine plays no script"), None);
     }
     let mut options = table.options;
     if let Some(Seccomp::File(path)) = &mut options.seccomp {
@@ -267,6 +273,7 @@ fn engine(
         id: id?,
         kind: *kind,
         runtime: table.runtime.map(Spanned::into_inner),
+        script,
         options,
         optional: table.optional,
         parallel: at_least_one(table.parallel, errors),

@@ -71,6 +71,7 @@ pub(super) struct EngineTable {
     pub name: Spanned<String>,
     pub kind: Spanned<String>,
     pub runtime: Option<Spanned<String>>,
+    pub script: Option<Spanned<String>>,
     #[serde(default)]
     pub options: EngineOptions,
     #[serde(default)]

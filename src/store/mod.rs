@@ -20,7 +20,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use read::{list, load};
+pub use read::{Kept, list, load};
 pub use write::RunWriter;
 
 use crate::collect::{Observations, ProbeReport};
@@ -92,6 +92,17 @@ pub struct RunInfo {
     pub cells: Vec<(CellId, Role)>,
     /// Every cell left out by the plan, with the reason.
     pub skips: Vec<(CellId, String)>,
+}
+
+impl RunInfo {
+    /// `finished`, `interrupted`, or `unfinished`: still going on, or died.
+    pub fn state(&self) -> &'static str {
+        match (self.finished, self.interrupted) {
+            (Some(_), _) => "finished",
+            (None, true) => "interrupted",
+            (None, false) => "unfinished",
+        }
+    }
 }
 
 /// A line of `journal.jsonl`.

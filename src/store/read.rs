@@ -93,8 +93,17 @@ fn lines<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T)) -> Result<()
     Ok(())
 }
 
-/// The runs under a reports directory, oldest first: directory and what is known of each, or why it cannot be read.
-pub fn list(reports: &Path) -> Result<Vec<(PathBuf, Result<RunInfo, StoreError>)>, StoreError> {
+/// A run directory that is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What is known of it, or why it cannot be read.
+    pub info: Result<RunInfo, StoreError>,
+}
+
+/// The runs under a reports directory, oldest first; run ids sort by time.
+pub fn list(reports: &Path) -> Result<Vec<Kept>, StoreError> {
     let entries = match fs::read_dir(reports) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
@@ -105,12 +114,9 @@ pub fn list(reports: &Path) -> Result<Vec<(PathBuf, Result<RunInfo, StoreError>)
         let dir = entry.map_err(io(reports))?.path();
         if dir.join("run.json").exists() {
             let info = info(&dir);
-            runs.push((dir, info));
+            runs.push(Kept { dir, info });
         }
     }
-    runs.sort_by_key(|(dir, info)| match info {
-        Ok(info) => (info.started, dir.clone()),
-        Err(_) => (jiff::Timestamp::MIN, dir.clone()),
-    });
+    runs.sort_by(|a, b| a.dir.cmp(&b.dir));
     Ok(runs)
 }

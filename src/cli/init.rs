@@ -1,0 +1,71 @@
+//! `abicus init`: a first matrix.toml for this machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Error, Exit, cache_dir, print, rig};
+use crate::engine;
+use crate::plan::bare_engine;
+use crate::spec::EngineKind;
+
+/// Find engines and images here and write a matrix.toml
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abicus init\n  abicus init --output ci/matrix.toml && abicus plan --matrix ci/matrix.toml"
+)]
+pub(super) struct Arguments {
+    /// The file to write
+    #[arg(long, short, default_value = "matrix.toml", value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Suites offered where mmdebstrap is installed: five years of Debian.
+const SUITES: [(&str, &str); 3] = [("debian-11", "bullseye"), ("debian-12", "bookworm"), ("debian-13", "trixie")];
+
+pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
+    if arguments.output.exists() && !arguments.force {
+        let message = format!("{} exists already", arguments.output.display());
+        return Err(Error::usage(message, "--force replaces it, --output names another"));
+    }
+    let mut text = String::from(
+        "# What runs where under what: images × hosts × engines. `abicus plan` prints the cells, `abicus run` runs them.\n\n",
+    );
+    text += "[matrix]\nname = \"first\"\n\n[[host]]\nname = \"local\"\n\n";
+    let cache = cache_dir();
+    let mut found = vec![];
+    rig::runtime()?.block_on(async {
+        for &(name, kind) in EngineKind::NAMES.iter().filter(|(_, kind)| *kind != EngineKind::Scripted) {
+            let usable = match engine::open(&bare_engine(name, kind), &cache) {
+                Ok(engine) => engine.fingerprint().await.map(|_| ()),
+                Err(fault) => Err(fault),
+            };
+            match usable {
+                Ok(()) => {
+                    found.push(name);
+                    text += &format!("[[engine]]\nname = \"{name}\"\nkind = \"{name}\"\n\n");
+                }
+                Err(fault) => text += &format!("# {name}: {}\n\n", fault.cause.replace(['\n', '\r'], " ")),
+            }
+        }
+    });
+    text += "[[image]]\nname = \"scratch\"\nscratch = true\n\n";
+    match super::mmdebstrap() {
+        Ok(_) => {
+            for (name, suite) in SUITES {
+                text += &format!("[[image]]\nname = \"{name}\"\nbootstrap = {{ suite = \"{suite}\" }}\n\n");
+            }
+        }
+        Err(fault) => text += &format!("# no bootstrapped images: {}\n", fault.cause),
+    }
+    std::fs::write(&arguments.output, text.trim_end().to_owned() + "\n").map_err(Error::io(&arguments.output))?;
+    print(&format!(
+        "wrote {}: engines {}\nnext: abicus plan, then abicus run\n",
+        arguments.output.display(),
+        found.join(", ")
+    ))?;
+    Ok(Exit::Expected)
+}

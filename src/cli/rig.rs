@@ -1,0 +1,37 @@
+//! A plan's engines, hosts and images made real.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Error, cache_dir};
+use crate::engine;
+use crate::execute::{Rig, materialize};
+use crate::host;
+use crate::image::ImageStore;
+use crate::plan::Plan;
+use crate::spec::{HostKind, Matrix};
+
+/// Opens everything a plan names. What cannot be opened is a fault of its cells, not of the command.
+pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Error> {
+    let cache = cache_dir();
+    let images = ImageStore::at(cache.join("images"))?;
+    let payload = Arc::new(materialize(&cache)?);
+    let mut hosts = BTreeMap::new();
+    let mut engines = HashMap::new();
+    for spec in &matrix.hosts {
+        let facts = match spec.kind {
+            HostKind::Local => Ok(host::local::facts()),
+        };
+        hosts.insert(spec.id.clone(), (spec.clone(), facts));
+        for engine in &plan.engines {
+            engines.insert((spec.id.clone(), engine.id.clone()), engine::open(engine, &cache));
+        }
+    }
+    Ok(Rig { hosts, engines, images, payload, base: base.to_owned(), defaults: matrix.defaults.clone() })
+}
+
+/// The runtime that commands which talk to engines run on.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::io("the async runtime"))
+}

@@ -1,0 +1,112 @@
+//! What a terminal shows when a run is over: causes first, then the matrix, then what could not run.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+
+use super::table;
+use crate::catalog::Requirement;
+use crate::judge::Verdict;
+use crate::render::View;
+
+/// More findings than this scroll the matrix away; the report has all.
+const MAX_FINDINGS: usize = 8;
+/// A wider matrix than this is for the report.
+const MAX_COLUMNS: usize = 12;
+
+/// The summary of a judged run, with colours; whoever prints it strips them where they are not wanted.
+pub(super) fn summary(view: &View<'_>) -> String {
+    let mut out = String::new();
+    findings(view, &mut out);
+    matrix(view, &mut out);
+    let counts: Vec<String> = view
+        .verdicts()
+        .iter()
+        .map(|(verdict, cells)| format!("{cells} {}{verdict}{:#}", style(*verdict), style(*verdict)))
+        .collect();
+    let _ = writeln!(out, "{}: {}", cells(view.asked().count()), counts.join(", "));
+    out
+}
+
+fn findings(view: &View<'_>, out: &mut String) {
+    let weighty: Vec<_> = view.findings.iter().filter(|finding| finding.requirement > Requirement::May).collect();
+    for finding in weighty.iter().take(MAX_FINDINGS) {
+        let verdict = match finding.requirement {
+            Requirement::Must => Verdict::Fail,
+            Requirement::Should | Requirement::May => Verdict::Degraded,
+        };
+        let style = style(verdict);
+        let layer = finding.layer.as_ref().map(|layer| format!(", {layer}")).unwrap_or_default();
+        let _ = writeln!(out, "{style}{}{style:#} {} ({}{layer})", glyph(verdict), finding.title, cells(finding.cells));
+        if let Some(condition) = &finding.condition {
+            let _ = writeln!(out, "  when {condition}");
+        }
+    }
+    if weighty.len() > MAX_FINDINGS {
+        let _ = writeln!(out, "  and {} more in the report", weighty.len() - MAX_FINDINGS);
+    }
+    if !weighty.is_empty() {
+        out.push('\n');
+    }
+}
+
+fn matrix(view: &View<'_>, out: &mut String) {
+    let mut columns: Vec<(usize, usize)> = view.asked().map(|cell| (cell.host, cell.engine)).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    if columns.is_empty() || columns.len() > MAX_COLUMNS {
+        return;
+    }
+    let one_host = columns.iter().all(|(host, _)| *host == columns[0].0);
+    let header: Vec<String> = std::iter::once(String::new())
+        .chain(columns.iter().map(|&(host, engine)| match one_host {
+            true => view.engines[engine].to_string(),
+            false => format!("{} {}", view.hosts[host], view.engines[engine]),
+        }))
+        .collect();
+    let mut rows = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
+    for (image, name) in view.images.iter().enumerate() {
+        let cells: Vec<_> = view.asked().filter(|cell| cell.image == image).collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let name = if name.is_none() { "(no image)".to_owned() } else { name.to_string() };
+        rows.add_row(std::iter::once(name).chain(columns.iter().map(|&(host, engine)| {
+            match cells.iter().find(|cell| cell.host == host && cell.engine == engine) {
+                Some(cell) => format!("{} {}", glyph(cell.verdict), cell.verdict),
+                None => String::new(),
+            }
+        })));
+    }
+    let _ = writeln!(out, "{rows}\n");
+}
+
+fn cells(count: usize) -> String {
+    match count {
+        1 => "1 cell".to_owned(),
+        count => format!("{count} cells"),
+    }
+}
+
+/// One character per verdict, so that nothing depends on colour.
+fn glyph(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "●",
+        Verdict::Degraded => "◐",
+        Verdict::Fail => "✗",
+        Verdict::Error => "!",
+        Verdict::Miss => "?",
+        Verdict::Skip => "–",
+    }
+}
+
+fn style(verdict: Verdict) -> Style {
+    let colour = match verdict {
+        Verdict::Pass => AnsiColor::Green,
+        Verdict::Degraded => AnsiColor::Yellow,
+        Verdict::Fail => AnsiColor::Red,
+        Verdict::Error | Verdict::Miss => AnsiColor::Magenta,
+        Verdict::Skip => AnsiColor::BrightBlack,
+    };
+    Style::new().fg_color(Some(colour.into()))
+}

@@ -1,0 +1,32 @@
+//! From a declaration to an engine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::builtin::BuiltIn;
+use super::container::{ContainerEngine, Endpoint, Environment, Kind};
+use super::native::Native;
+use super::scripted::Scripted;
+use crate::execute::EngineHandle;
+use crate::fault::{Fault, Phase};
+use crate::spec::{EngineKind, EngineSpec};
+
+/// Opens an engine of this machine; `cache` is abicus' own directory. Nothing is contacted yet:
+/// [`super::Engine::fingerprint`] does that.
+pub fn open(spec: &EngineSpec, cache: &Path) -> EngineHandle {
+    let work = || cache.join("work").join(spec.id.as_str());
+    let container = |kind| -> EngineHandle {
+        let (runtime, options) = (spec.runtime.clone(), spec.options.clone());
+        Ok(Arc::new(ContainerEngine::new(kind, Endpoint::Default, runtime, options, Environment::of_process())?))
+    };
+    match spec.kind {
+        EngineKind::Native => Ok(Arc::new(Native::new(&work())?)),
+        EngineKind::BuiltIn => Ok(Arc::new(BuiltIn::new(&spec.options, &work())?)),
+        EngineKind::Docker => container(Kind::Docker),
+        EngineKind::Podman => container(Kind::Podman),
+        EngineKind::Scripted => match &spec.script {
+            Some(script) => Ok(Arc::new(Scripted::open(script)?)),
+            None => Err(Fault::new(Phase::Engine, "a scripted engine needs a `script`")),
+        },
+    }
+}
