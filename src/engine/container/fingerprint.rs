@@ -46,7 +46,10 @@ pub(super) fn facts(kind: Kind, version: &Value, info: &Value, libpod: &Value) -
         let (name, text) = component(name, part["Version"].as_str().unwrap_or_default());
         add(&format!("engine.component.{name}"), &Value::from(text));
     }
-    let runtimes: Vec<_> = info["Runtimes"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let mut runtimes: Vec<_> =
+        info["Runtimes"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    // The engine lists them in any order.
+    runtimes.sort_unstable();
     if kind.runtime_per_container() {
         add("engine.runtimes", &Value::from(runtimes.join(" ")));
     }
