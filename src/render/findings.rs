@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::text::{count, printable};
+use super::text::{names, printable};
 use super::view::View;
 use crate::catalog::Requirement;
 use crate::plan::Role;
@@ -132,10 +132,11 @@ fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
     let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
     seen.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let what = seen.first().map_or("fails", |(text, _)| text.as_str());
-    let title = match checks.as_slice() {
-        [check] => format!("{} {}", id(*check), printable(what, 120)),
-        many => format!("{} of {} fail together", count(many.len(), "check"), groups_of(view, many)),
-    };
+    let mut title = names(checks.iter().take(2).map(|&check| id(check)), 2);
+    if checks.len() > 2 {
+        title += &format!(" and {} more", checks.len() - 2);
+    }
+    title += &format!(": {}", printable(what, 120));
     let [hosts, engines, images] = spread;
     let axis = |names: Vec<&str>, (failing, of): (Vec<usize>, Vec<usize>)| -> Vec<Axis> {
         let values = names.into_iter().zip(failing.into_iter().zip(of));
@@ -196,11 +197,4 @@ fn exact(
             answer.outcome == "skip" || !inside || answer.is_fail()
         })
     })
-}
-
-fn groups_of(view: &View<'_>, checks: &[usize]) -> String {
-    let mut groups: Vec<&str> = checks.iter().map(|&check| view.checks[check].group()).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    super::text::names(groups.iter().copied(), 4)
 }

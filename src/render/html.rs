@@ -53,6 +53,7 @@ pub struct Page {
     findings_may: Vec<FindingView>,
     findings_more: usize,
     native: Vec<Tile>,
+    native_counts: String,
     matrix: Option<Table>,
     totals: Option<Totals>,
     controls: Option<Table>,
@@ -207,6 +208,7 @@ pub fn page(view: &View<'_>) -> Page {
             .take(MAX_SUBJECTS)
             .map(|cell| tile(view, cell))
             .collect(),
+        native_counts: native_counts(view),
         matrix: table::table(view, |cell| !cell.role.is_control()),
         totals: (asked > table::TABLE_CELLS).then(|| table::totals(view)),
         controls: table::table(view, |cell| cell.role.is_control()),
@@ -220,6 +222,15 @@ pub fn page(view: &View<'_>) -> Page {
 
 fn cell_names(not_run: &super::view::NotRun<'_, '_>) -> Vec<String> {
     not_run.cells.iter().map(|cell| cell.id.to_string()).collect()
+}
+
+/// `100 native cells: 2 fail, 98 pass`.
+fn native_counts(view: &View<'_>) -> String {
+    let native: Vec<Verdict> = view.asked().filter(|cell| cell.id.image.is_none()).map(|cell| cell.verdict).collect();
+    let of = |verdict: &Verdict| native.iter().filter(|known| *known == verdict).count();
+    let counts = Verdict::ALL.iter().rev().map(|verdict| (verdict, of(verdict))).filter(|(_, cells)| *cells > 0);
+    let words: Vec<String> = counts.map(|(verdict, cells)| format!("{} {verdict}", thousands(cells))).collect();
+    format!("{}: {}", count(native.len(), "native cell"), words.join(", "))
 }
 
 /// What a verdict says, in a few words.
@@ -302,7 +313,8 @@ fn finding_view(view: &View<'_>, finding: &Finding) -> FindingView {
     }
 }
 
-/// Where a finding is seen: per axis that matters, the values, with counts where only part of a value fails.
+/// Where a finding is seen: per axis that matters, the values, with counts where only part of a value fails; axes that do
+/// not matter last, in one line.
 pub fn spread(finding: &Finding) -> Vec<(&'static str, String)> {
     let axes = [
         ("engine", "engines", &finding.engines),
@@ -311,24 +323,28 @@ pub fn spread(finding: &Finding) -> Vec<(&'static str, String)> {
     ];
     let decides = finding.exact.map(|[host, engine, image]| [engine, image, host]);
     let mut out = vec![];
+    let mut every = vec![];
     for (at, (one, many, axis)) in axes.into_iter().enumerate() {
         let failing: Vec<&Axis> = axis.iter().filter(|value| value.failing > 0).collect();
-        let text = match decides {
-            Some(decides) if decides[at] => names(failing.iter().map(|value| value.name.as_str()), 10),
-            Some(_) if axis.len() == 1 => continue,
-            Some(_) => format!("every {one} ({})", thousands(failing.len())),
-            None => {
-                let parts: Vec<String> = failing
-                    .iter()
-                    .map(|value| match value.failing == value.of {
-                        true => value.name.clone(),
-                        false => format!("{} ({} of {})", value.name, thousands(value.failing), thousands(value.of)),
-                    })
-                    .collect();
-                names(parts.iter().map(String::as_str), 10)
-            }
-        };
-        out.push((if failing.len() == 1 { one } else { many }, text));
+        let exact = decides.map(|decides| decides[at]);
+        if exact == Some(false) {
+            every.push(match failing.len() {
+                1 => format!("{one} {}", failing[0].name),
+                number => format!("every {one} ({})", thousands(number)),
+            });
+            continue;
+        }
+        let parts: Vec<String> = failing
+            .iter()
+            .map(|value| match exact.is_some() || value.failing == value.of {
+                true => value.name.clone(),
+                false => format!("{} ({} of {})", value.name, thousands(value.failing), thousands(value.of)),
+            })
+            .collect();
+        out.push((if failing.len() == 1 { one } else { many }, names(parts.iter().map(String::as_str), 10)));
+    }
+    if !every.is_empty() {
+        out.push((if out.is_empty() { "where" } else { "with" }, every.join(", ")));
     }
     out
 }

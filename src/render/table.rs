@@ -16,6 +16,8 @@ pub const TABLE_CELLS: usize = 2_000;
 pub struct Tile {
     /// `local:docker:debian-12`.
     pub cell: String,
+    /// `local`.
+    pub host: String,
     /// `fail`.
     pub verdict: &'static str,
     /// A shape, so that colour is not needed.
@@ -95,6 +97,7 @@ pub fn tile(view: &View<'_>, cell: &Cell<'_>) -> Tile {
     }
     Tile {
         cell: cell.id.to_string(),
+        host: cell.id.host.to_string(),
         verdict: cell.verdict.word(),
         glyph: glyph(cell.verdict),
         count: if count > 0 { count.to_string() } else { String::new() },

@@ -322,3 +322,61 @@ fn observations(size: Size, (_, engine, image): At, release: &str, number: usize
 fn seen(saw: Saw, filter: Option<&str>) -> Observation {
     Observation { saw, step: None, filter: filter.map(str::to_owned) }
 }
+
+/// Text that wants to be markup, a script, a formula, a terminal sequence, or the end of what surrounds it.
+pub const HOSTILE: &str = "=cmd|'/c calc'!A1</script><img src=x onerror=document.hacked=1><b data-x>\"'`|{{7*7}}]]>&amp;\u{1b}[31m\u{202e}\r\n\t=1,\"x";
+
+/// Puts hostile text into every place a host, an engine, an image or a probe can fill.
+pub fn poison(run: &mut Run) {
+    let fault = Fault { phase: Phase::Engine, cause: HOSTILE.into(), hint: Some(HOSTILE.into()), transient: false };
+    run.info.name = HOSTILE.into();
+    run.info.matrix = HOSTILE.into();
+    run.info.matrix_file = HOSTILE.into();
+    run.info.abicus = HOSTILE.into();
+    run.info.payload = HOSTILE.into();
+    for (_, reason) in &mut run.info.skips {
+        *reason = HOSTILE.into();
+    }
+    for known in run.hosts.values_mut().chain(run.engines.values_mut()).chain(run.images.values_mut()) {
+        for value in known.facts.values_mut() {
+            *value = format!("{HOSTILE}{value}");
+        }
+        known.facts.insert(HOSTILE.into(), HOSTILE.into());
+        if known.fault.is_some() {
+            known.fault = Some(fault.clone());
+        }
+    }
+    let mut vectors = BTreeMap::new();
+    for (digest, observations) in &run.vectors {
+        let mut observations = (**observations).clone();
+        for observation in observations.values_mut() {
+            observation.step = Some(HOSTILE.into());
+            observation.filter = Some(HOSTILE.into());
+        }
+        let why = Observation { saw: Saw::NotAsked { why: HOSTILE.into() }, step: None, filter: None };
+        observations.insert("hostile.why".parse().unwrap(), why);
+        let value = Saw::Value { value: Value::Text(HOSTILE.into()) };
+        observations.insert("hostile.value".parse().unwrap(), seen(value, None));
+        let samples = Saw::Samples { unit: HOSTILE.into(), samples: vec![1.0] };
+        observations.insert("hostile.samples".parse().unwrap(), seen(samples, None));
+        vectors.insert(digest.clone(), Arc::new(observations));
+    }
+    run.vectors = vectors;
+    for record in run.cells.values_mut() {
+        match &mut record.state {
+            State::Skipped { reason } => *reason = HOSTILE.into(),
+            State::Broken { fault: known } => *known = fault.clone(),
+            State::Ran { facts, faults, .. } => {
+                facts.insert(HOSTILE.into(), HOSTILE.into());
+                if record.cell.host.as_str() == "rack1" {
+                    faults.push(fault.clone());
+                }
+            }
+        }
+        for attempt in &mut record.attempts {
+            attempt.notes = vec![HOSTILE.into()];
+            attempt.evidence = HOSTILE.into();
+            attempt.fault = Some(fault.clone());
+        }
+    }
+}

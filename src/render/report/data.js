@@ -181,10 +181,10 @@ function attributeTest(key, op, value, model, problems) {
     const fits = key === "fails" ? (s) => s >= 0 && model.kind[s] === FAIL : key === "passes" ? (s) => s >= 0 && model.kind[s] === PASS : (s) => s >= 0 && model.kind[s] !== OTHER;
     return memo("vector", (i) => model.vector[i], (vector) => vector >= 0 && checks.some((check) => fits(model.column(check)[vector])));
   }
-  return factTest(key, test, memo, model, problems);
+  return factTest(key, op, value, test, memo, model, problems);
 }
 
-function factTest(key, test, memo, model, problems) {
+function factTest(key, op, value, test, memo, model, problems) {
   const [first, ...rest] = key.split(".");
   const only = ["host", "engine", "image"].includes(first) && rest.length ? first : null;
   const name = only ? rest.join(".") : key;
@@ -202,6 +202,12 @@ function factTest(key, test, memo, model, problems) {
   if (!only || only === "image") sides.push(memo("image", (i) => model.image[i], (at) => has(model.images[at].facts)));
   let any = false;
   for (let i = 0; i < model.count && !any; i++) any = sides.some((side) => side(i) !== null);
-  if (!any && !known) { problems.push(`nothing is known as ${key}`); return () => false; }
+  if (!any && !known) {
+    // A part of a cell's name looks like a key and a value: `local:docker`.
+    const named = op === ":" ? wordTest(`${key}:${value}`, model) : null;
+    for (let i = 0; named && i < model.count; i++) if (named(i)) return named;
+    problems.push(`nothing is known as ${key}`);
+    return () => false;
+  }
   return (i) => sides.some((side) => side(i) === true);
 }

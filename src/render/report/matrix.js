@@ -15,7 +15,7 @@ function look(i) {
   }
   if (state.mode === "lost") {
     const lost = model.lost(i);
-    if (!lost) return { kind: "none", glyph: model.vector[i] < 0 ? GLYPH[verdict] : "", word: model.vector[i] < 0 ? verdict : "no native cell", n: "" };
+    if (!lost) return { kind: "none", glyph: model.vector[i] < 0 ? GLYPH[verdict] : "", word: model.isNative(i) ? "native" : model.vector[i] < 0 ? verdict : "no native cell", n: "" };
     const strong = lost.some((check) => model.checks[check].requirement === "must");
     const some = lost.some((check) => model.checks[check].requirement !== "may");
     return { kind: lost.length ? (strong ? "fail" : some ? "degraded" : "zero") : "zero", glyph: lost.length ? "−" : "=", word: lost.length ? "lost" : "as native", n: lost.length || "" };
