@@ -50,6 +50,21 @@ pub fn render_all(run: &Run, catalogue: &Catalogue, rendered_at: Timestamp) -> R
     render_view(&View::new(run, catalogue, rendered_at))
 }
 
+/// What the page is made from: the template's data and what is embedded for the script. Tests compare this, not markup.
+pub fn page_data(view: &View<'_>) -> Result<serde_json::Value, RenderError> {
+    Ok(serde_json::json!({ "page": serde_json::to_value(html::page(view))?, "data": page::data(view) }))
+}
+
+/// The columns of `cells.csv`, `results.csv` and `matrix.csv` (there: before the checks), in their order.
+pub fn csv_columns() -> [(&'static str, Vec<&'static str>); 3] {
+    let facts = csv::FACT_COLUMNS.iter().map(|(_, column, _)| *column);
+    [
+        ("cells.csv", csv::CELL_COLUMNS.into_iter().chain(facts).collect()),
+        ("results.csv", csv::RESULT_COLUMNS.to_vec()),
+        ("matrix.csv", csv::MATRIX_COLUMNS.to_vec()),
+    ]
+}
+
 /// The same for a view that is there already, with what judgement found put into [`View::findings`].
 pub fn render_view(view: &View<'_>) -> Result<Files, RenderError> {
     Ok(vec![

@@ -29,6 +29,7 @@ pub struct Size {
 
 impl Size {
     pub const SMALL: Self = Self { hosts: 3, engines: 4, images: 8, fillers: 0, noise: 0 };
+    pub const TINY: Self = Self { hosts: 3, engines: 2, images: 3, fillers: 0, noise: 0 };
     pub const LARGE: Self = Self { hosts: 1000, engines: 3, images: 30, fillers: 760, noise: 16 };
 }
 
