@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use abicus::engine::container::{ContainerEngine, Kind};
 use abicus::engine::{Ended, Engine};
 use abicus::fault::Phase;
-use engine_support::{Bench, LOOPBACK, engine, options, says, scratch, show};
+use engine_support::{Bench, LOOPBACK, engine, options, says, show};
 
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -31,7 +31,7 @@ async fn the_engine_says_what_it_is_made_of() {
 #[tokio::test]
 async fn a_program_runs_in_scratch_with_its_two_streams_and_its_exit_code() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let attempt = engine.run(&bench.sh("echo out; echo err >&2; exit 7"), &image).await;
     assert_eq!(attempt.ended, Ok(Ended::Exit(7)), "{}", show(&attempt));
     assert_eq!((attempt.stdout.as_slice(), attempt.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
@@ -41,7 +41,7 @@ async fn a_program_runs_in_scratch_with_its_two_streams_and_its_exit_code() {
 #[tokio::test]
 async fn the_name_localhost_resolves_and_its_loopback_is_up() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let said = says(&engine, &bench, &image, LOOPBACK).await;
     assert!(said.contains("127.0.0.1\tlocalhost") && said.contains("pong\n"), "{said}");
 }
@@ -49,7 +49,7 @@ async fn the_name_localhost_resolves_and_its_loopback_is_up() {
 #[tokio::test]
 async fn a_hang_is_killed_at_its_deadline_and_what_it_wrote_is_kept() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let mut job = bench.sh("trap '' TERM; echo before; /.abicus/busybox sleep 100");
     job.deadline = Duration::from_secs(2);
     let began = Instant::now();
@@ -62,7 +62,7 @@ async fn a_hang_is_killed_at_its_deadline_and_what_it_wrote_is_kept() {
 #[tokio::test]
 async fn a_flood_is_cut_at_the_cap_and_killed() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let began = Instant::now();
     let attempt = engine.run(&bench.sh("/.abicus/busybox yes flood"), &image).await;
     assert_eq!(attempt.ended, Ok(Ended::OutputCap), "{}", show(&attempt));
@@ -73,7 +73,7 @@ async fn a_flood_is_cut_at_the_cap_and_killed() {
 #[tokio::test]
 async fn a_missing_program_is_a_fault_of_starting() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let attempt = engine.run(&bench.job(&["/.abicus/absent"]), &image).await;
     let fault = attempt.ended.clone().unwrap_err();
     assert!(fault.phase == Phase::Start && !fault.transient && fault.hint.is_some(), "{fault:?}");
@@ -96,18 +96,12 @@ async fn a_tree_is_imported_once_and_the_cells_leave_it_untouched() {
 
     std::fs::remove_dir_all(bench.dir().join("tree")).unwrap();
     assert_eq!(docker("").prepare(&tree).await.unwrap(), image, "a second engine finds it and reads no tree");
-    remove_image(&image.0);
-}
-
-fn remove_image(name: &str) {
-    let done = std::process::Command::new("docker").args(["rmi", name]).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 #[tokio::test]
 async fn running_out_of_memory_is_said_as_such() {
     let (bench, engine) = (Bench::new(), docker("memory = '32MiB'"));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let attempt = engine.run(&bench.job(&["/.abicus/busybox", "tail", "/dev/zero"]), &image).await;
     assert_eq!(attempt.ended, Ok(Ended::OutOfMemory), "{}", show(&attempt));
 }
@@ -115,7 +109,7 @@ async fn running_out_of_memory_is_said_as_such() {
 #[tokio::test]
 async fn a_container_killed_by_somebody_else_is_a_fault_and_no_result() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let label = format!("label=abicus.run={}", bench.run);
     let killer = tokio::task::spawn_blocking(move || {
         let ids = loop {
@@ -139,7 +133,7 @@ async fn a_container_killed_by_somebody_else_is_a_fault_and_no_result() {
 #[tokio::test]
 async fn a_cell_that_is_given_up_leaves_no_container() {
     let (bench, engine) = (Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     says(&engine, &bench, &image, "true").await;
     // Given up at every stage of its life: during creation, start and run.
     for wait in [0, 5, 20, 60, 120, 250, 600] {
@@ -153,7 +147,7 @@ async fn a_cell_that_is_given_up_leaves_no_container() {
 #[tokio::test]
 async fn a_sweep_removes_what_a_dead_driver_left_and_nothing_else() {
     let (bench, other, engine) = (Bench::new(), Bench::new(), docker(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     for run in [&bench.run, &other.run] {
         let label = format!("abicus.run={run}");
         let args = ["create", "--label", &label, "--network", "none", &image.0, "/x"];

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use abicus::engine::container::{Endpoint, Kind};
 use abicus::engine::{Ended, Engine};
 use abicus::fault::Phase;
-use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, scratch, show, with_runtime};
+use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, show, with_runtime};
 
 /// Runs a long job, waits until it has said that it runs, does something to the daemon.
 async fn disturbed(bench: &Bench, daemon: &Daemon, seconds: u64, signal: &str) -> (abicus::engine::Attempt, Duration) {
     let engine = engine(Kind::Docker, &daemon.socket, options(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     says(&engine, bench, &image, "true").await;
     let mut job = bench.sh("echo started; /.abicus/busybox sleep 60");
     job.deadline = Duration::from_secs(seconds);
@@ -96,7 +96,7 @@ async fn a_daemon_that_does_not_see_our_files_is_given_the_payload_and_the_hosts
     let daemon = Daemon::docker(&bench.dir().join("docker"), &hide, &[]);
     for text in ["", "read_only = true"] {
         let engine = engine(Kind::Docker, &daemon.socket, options(text));
-        let image = engine.prepare(&scratch()).await.unwrap();
+        let image = engine.prepare(&bench.scratch()).await.unwrap();
         let said = says(&engine, &bench, &image, LOOPBACK).await;
         assert!(said.contains("localhost") && said.contains("pong\n"), "{text}: {said}");
         let mounts =
@@ -117,7 +117,7 @@ async fn the_runtime_asked_for_is_used_and_an_unknown_one_is_refused() {
     let at =
         |runtime: &str| with_runtime(Kind::Docker, Endpoint::Unix(daemon.socket.clone()), Some(runtime), options(""));
     let engine = at("other");
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     says(&engine, &bench, &image, "true").await;
 
     let fault = at("bogus").fingerprint().await.unwrap_err();
@@ -127,7 +127,7 @@ async fn the_runtime_asked_for_is_used_and_an_unknown_one_is_refused() {
     );
 
     let engine = at("gone");
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     let attempt = engine.run(&bench.sh("true"), &image).await;
     let fault = attempt.ended.clone().unwrap_err();
     assert!(fault.phase == Phase::Start && fault.cause.contains("/nonexistent/runtime"), "{fault:?}");

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use abicus::engine::container::{ContainerEngine, Kind};
 use abicus::engine::{Ended, Engine};
-use engine_support::{Bench, Daemon, engine, options, says, scratch};
+use engine_support::{Bench, Daemon, engine, options, says};
 
 /// Option, what to ask inside, what the answer must contain, what it must not.
 const SEEN: [(&str, &str, &str, &str); 14] = [
@@ -97,8 +97,6 @@ async fn docker_honours_every_option() {
     let bench = Bench::new();
     let make = |text: &str| engine(Kind::Docker, Path::new("/var/run/docker.sock"), options(text));
     honours(make, &bench).await;
-    let name = make("").prepare(&bench.tree()).await.unwrap().0;
-    assert!(std::process::Command::new("docker").args(["rmi", &name]).output().unwrap().status.success());
 }
 
 #[tokio::test]
@@ -112,7 +110,7 @@ async fn podman_honours_every_option() {
 async fn hostile_output_is_kept_byte_for_byte_and_means_nothing_to_the_driver() {
     let bench = Bench::new();
     let engine = engine(Kind::Docker, Path::new("/var/run/docker.sock"), options(""));
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
     // Bytes that look like the stream's own frames, an HTTP answer, terminal escapes, broken UTF-8, and no last newline.
     let frames = r"\001\000\000\000\000\000\000\005hello\377\376\000HTTP/1.1 500\r\n\r\n\033[2J{";
     let attempt = engine.run(&bench.job(&["/.abicus/busybox", "printf", frames]), &image).await;

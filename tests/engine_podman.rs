@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use abicus::engine::container::{ContainerEngine, Endpoint, Kind};
 use abicus::engine::{Ended, Engine};
 use abicus::fault::Phase;
-use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, scratch, show, with_runtime};
+use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, show, with_runtime};
 
 /// A service abicus starts itself, with runc: crun refuses some hosts' cgroups.
 fn own(runtime: &str, text: &str) -> ContainerEngine {
@@ -19,7 +19,7 @@ fn own(runtime: &str, text: &str) -> ContainerEngine {
 
 /// What every podman must do, in one container storage of its own.
 async fn behaves(engine: &ContainerEngine, bench: &Bench) {
-    let image = engine.prepare(&scratch()).await.unwrap();
+    let image = engine.prepare(&bench.scratch()).await.unwrap();
 
     let attempt = engine.run(&bench.sh("echo out; echo err >&2; exit 7"), &image).await;
     assert_eq!(attempt.ended, Ok(Ended::Exit(7)), "{}", show(&attempt));
@@ -84,7 +84,7 @@ async fn rootless_podman_does_what_it_must_and_its_ignored_limits_are_named() {
     behaves(&plain, &bench).await;
 
     let limited = engine(Kind::Podman, &service.socket, options("memory = '32MiB'"));
-    let image = limited.prepare(&scratch()).await.unwrap();
+    let image = limited.prepare(&bench.scratch()).await.unwrap();
     let attempt = limited.run(&bench.sh("true"), &image).await;
     assert_eq!(attempt.ended, Ok(Ended::Exit(0)), "{}", show(&attempt));
     let cgroup = limited.fingerprint().await.unwrap()["engine.cgroup.version"].clone();

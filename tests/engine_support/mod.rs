@@ -70,18 +70,31 @@ impl Bench {
             std::fs::hard_link(tree.join("etc/os-release"), tree.join("etc/linked")).unwrap();
             std::os::unix::fs::symlink("os-release", tree.join("etc/pointer")).unwrap();
         }
-        let digest = format!("sha256:{}", blake3_hex(self.run.as_str()));
-        image("test-tree", &digest, Content::Tree(tree))
+        image("test-tree", &self.digest("tree"), Content::Tree(tree))
+    }
+
+    /// The empty image.
+    pub fn scratch(&self) -> Image {
+        image("test-scratch", &self.digest("scratch"), Content::Empty)
+    }
+
+    /// Of this test alone, so that tests can remove what they imported without harming each other.
+    fn digest(&self, what: &str) -> String {
+        format!("sha256:{}", blake3_hex(&format!("{} {what}", self.run)))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let names = ["tree", "scratch"]
+            .map(|what| format!("abicus-cache/test-{what}:{:.12}", self.digest(what).trim_start_matches("sha256:")));
+        // Most tests used one of them at most, some none.
+        let _ = Command::new("docker").args(["rmi", "--force"]).args(names).output();
     }
 }
 
 fn blake3_hex(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
-}
-
-/// The empty image.
-pub fn scratch() -> Image {
-    image("test-scratch", "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef", Content::Empty)
 }
 
 pub fn image(id: &str, digest: &str, content: Content) -> Image {

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use serde_json::Value;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 
 use crate::fault::{Fault, Phase};
 
@@ -10,7 +11,7 @@ use super::api::CallError;
 use super::create::Template;
 use super::fingerprint::{apparmor, rootless, selinux};
 use super::quirks::Kind;
-use super::transport::Address;
+use super::transport::{Address, tls_error};
 
 /// An engine that cannot be talked to, and what the user can do about it.
 pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> Fault {
@@ -21,8 +22,8 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
             CallError::Silent(_) => {
                 fault.hint("the engine accepts connections and does not answer; is it stopped or overloaded?")
             }
-            CallError::Broken(text) if text.contains("certificate") || text.contains("Certificate") => {
-                fault.hint("the engine refused our certificate: it expired, or another authority signed it")
+            CallError::Broken(text) if text.contains("fatal alert") => {
+                Fault { transient: false, ..fault.hint(REFUSED) }
             }
             CallError::Refused { status: 400, message } if message.contains("HTTPS") => {
                 fault.hint("the engine wants TLS: give `ca`, `cert` and `key`")
@@ -30,6 +31,8 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
             _ => fault,
         };
     };
+    // Only a daemon that is about to listen is worth waiting for.
+    let fault = Fault { transient: !matches!(io.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied), ..fault };
     match (address, io.kind()) {
         (Address::Unix(_), ErrorKind::NotFound) => fault.hint(match kind {
             Kind::Docker => {
@@ -45,22 +48,33 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
             fault.hint("the socket is there and nobody listens: start the engine's service")
         }
         (_, ErrorKind::ConnectionRefused) => fault.hint("nothing listens on that port"),
-        (Address::Tls { .. }, ErrorKind::InvalidData) => fault.hint(certificate(&io.to_string())),
-        _ => fault,
+        _ => match tls_error(io) {
+            // A wrong certificate does not become right by trying again.
+            Some(error) => Fault { transient: false, ..fault.hint(certificate(error)) },
+            None => fault,
+        },
     }
 }
 
-fn certificate(text: &str) -> &'static str {
-    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
-        "the engine's certificate is signed by another authority than `ca`"
-    } else if text.contains("Expired") {
-        "the engine's certificate has expired, or a clock is wrong"
-    } else if text.contains("NotValidForName") {
-        "the engine's certificate is for another name"
-    } else {
-        "is this a TLS port, and does the certificate fit?"
+fn certificate(error: &TlsError) -> &'static str {
+    use CertificateError as C;
+    match error {
+        TlsError::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "the engine's certificate is signed by another authority than `ca`"
+        }
+        TlsError::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            "the engine's certificate has expired, or a clock is wrong"
+        }
+        TlsError::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "the engine's certificate is for another name"
+        }
+        TlsError::AlertReceived(_) => REFUSED,
+        _ => "is this a TLS port, and does the certificate fit?",
     }
 }
+
+/// Under TLS 1.3 this is known only when the first answer is read.
+const REFUSED: &str = "the engine refused our certificate: it expired, or another authority signed it";
 
 /// Refuses a runtime the engine says it does not have.
 pub(super) fn runtime(kind: Kind, asked: Option<&str>, info: &Value, libpod: &Value) -> Result<(), Fault> {

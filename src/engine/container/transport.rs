@@ -53,6 +53,12 @@ impl fmt::Display for NotConnected {
 
 impl std::error::Error for NotConnected {}
 
+/// What TLS said against the connection, where that is why it was not made.
+pub(super) fn tls_error(error: &io::Error) -> Option<&tokio_rustls::rustls::Error> {
+    let inner = error.get_ref()?.downcast_ref::<NotConnected>()?;
+    inner.0.get_ref()?.downcast_ref()
+}
+
 fn not_connected(error: io::Error) -> Error {
     Error::from(io::Error::new(error.kind(), NotConnected(error)))
 }
