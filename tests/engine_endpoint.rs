@@ -3,6 +3,8 @@
 //!
 //! Root, dockerd, openssl, nsenter and busybox-static are needed; what is absent fails the test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod engine_support;
 
 use std::io::{Read, Write};

@@ -2,6 +2,8 @@
 //!
 //! Root, dockerd, podman and busybox-static are needed; what is absent fails the test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod engine_support;
 
 use std::path::Path;
