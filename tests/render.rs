@@ -194,12 +194,12 @@ fn small_data_is_embedded_as_json_that_cannot_end_its_element() {
 }
 
 #[test]
-fn a_night_of_a_thousand_hosts_fits_into_one_page() {
-    let size = Size { fillers: 4, ..Size::LARGE };
+fn a_night_of_hundreds_of_hosts_fits_into_one_page() {
+    let size = Size { hosts: 300, fillers: 60, ..Size::LARGE };
     let run = synthetic::run(size);
     let catalogue = synthetic::catalogue(size);
     let view = View::new(&run, &catalogue, at());
-    assert_eq!(view.cells.len(), 91_000);
+    assert_eq!(view.cells.len(), 27_300);
     let files = abicus::render::render_view(&view).unwrap();
     let html = file(&files, "index.html");
     assert!(html.len() < 2_000_000, "{} bytes", html.len());
@@ -211,6 +211,6 @@ fn a_night_of_a_thousand_hosts_fits_into_one_page() {
     let mut reader = csv::Reader::from_reader(matrix.as_bytes());
     let stands_for: Vec<usize> = reader.records().map(|record| record.unwrap()[5].parse().unwrap()).collect();
     assert!(stands_for.len() < 1_000);
-    assert_eq!(stands_for.iter().sum::<usize>(), 91_000);
-    assert_eq!(file(&files, "cells.csv").lines().count(), 91_001);
+    assert_eq!(stands_for.iter().sum::<usize>(), 27_300);
+    assert_eq!(file(&files, "cells.csv").lines().count(), 27_301);
 }

@@ -1,5 +1,6 @@
-//! Failing results → a short list of what is behind them. Checks that fail in exactly the same cells are one finding:
-//! the weakest grouping that needs no experiment. Judgement may replace the list by findings with a layer and a condition.
+//! Failing results → a short list of what is behind them. Checks of one group that fail in exactly the same cells, all or
+//! none of them by the seccomp filter, are one finding: the weakest grouping that needs no experiment. Judgement may
+//! replace the list by findings with a layer and a condition.
 
 use std::collections::HashMap;
 
@@ -67,9 +68,12 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
             }
         }
     }
-    let mut groups: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
-    for (check, vectors) in failing.into_iter().enumerate().filter(|(_, vectors)| !vectors.is_empty()) {
-        groups.entry(vectors).or_default().push(check);
+    // What one engine does differently fails in the same cells for many reasons; group and refuser tell them apart.
+    let mut groups: HashMap<(Vec<u32>, &str, bool), Vec<usize>> = HashMap::new();
+    for (check, vectors) in failing.into_iter().enumerate() {
+        let Some(seen) = vectors.first().and_then(|&vector| answer(view, vector as usize, check)) else { continue };
+        let filtered = seen.reason.contains("seccomp filter");
+        groups.entry((vectors, view.checks[check].group(), filtered)).or_default().push(check);
     }
     let mut findings: Vec<Finding> = groups.into_par_iter().map(|(_, checks)| finding(view, checks)).collect();
     findings.sort_by(|a, b| {
@@ -77,6 +81,13 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
         key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
     });
     findings
+}
+
+/// What a vector answers to a check.
+fn answer<'v>(view: &'v View<'_>, vector: usize, check: usize) -> Option<&'v super::Seen> {
+    let results = &view.vectors.get(vector)?.results;
+    let at = results.binary_search_by_key(&check, |&(check, _)| check as usize).ok()?;
+    view.seen.get(results[at].1 as usize)
 }
 
 fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
@@ -91,14 +102,7 @@ fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
     let mut seen: HashMap<&str, usize> = HashMap::new();
     let mut cells = 0;
     // What one vector answers is looked up once.
-    let by_vector: Vec<Option<&super::Seen>> = view
-        .vectors
-        .iter()
-        .map(|vector| {
-            let at = vector.results.binary_search_by_key(&first, |&(check, _)| check as usize).ok()?;
-            view.seen.get(vector.results[at].1 as usize)
-        })
-        .collect();
+    let by_vector: Vec<_> = (0..view.vectors.len()).map(|vector| answer(view, vector, first)).collect();
     for cell in &view.cells {
         let Some(answer) = cell.vector.and_then(|vector| by_vector[vector]) else { continue };
         if answer.outcome == "skip" {
