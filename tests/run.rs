@@ -1,0 +1,261 @@
+//! The main job on real engines: native, built-in and docker on this machine, an empty image, the real probes.
+//! An engine that is absent makes these tests fail: they are about the engines.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const MATRIX: &str = r#"
+[[host]]
+name = "local"
+[[engine]]
+name = "native"
+kind = "native"
+[[engine]]
+name = "built-in"
+kind = "built-in"
+[[engine]]
+name = "docker"
+kind = "docker"
+[[image]]
+name = "empty"
+scratch = true
+"#;
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(matrix: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("matrix.toml"), matrix).unwrap();
+        Self { dir }
+    }
+
+    fn abicus(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments).output().unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_abicus"));
+        command.current_dir(self.dir.path()).env("ABICUS_CACHE", self.dir.path().join("cache"));
+        command
+    }
+
+    fn only_run(&self) -> PathBuf {
+        let runs: Vec<_> = std::fs::read_dir(self.dir.path().join("reports")).unwrap().collect();
+        assert_eq!(runs.len(), 1);
+        runs.into_iter().next().unwrap().unwrap().path()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Column by name of a CSV row.
+fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    reader.deserialize().map(|row| row.unwrap()).collect()
+}
+
+#[test]
+fn one_image_gives_each_engine_its_own_correct_answers() {
+    let place = Place::new(MATRIX);
+    let output = place.abicus(&["run"]);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", text(&output.stderr));
+    let run = place.only_run();
+    for file in ["run.json", "journal.jsonl", "cells.csv", "results.csv", "index.html", "junit.xml", "summary.md"] {
+        assert!(run.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    // Cells that saw the same share their rows of results.csv.
+    let (cells, results) = (rows(&run.join("cells.csv")), rows(&run.join("results.csv")));
+    let answer = |engine: &str, check: &str| -> (String, String) {
+        let cell = cells.iter().find(|row| row["engine"] == engine && row["role"] == "cell").unwrap();
+        let row = results
+            .iter()
+            .find(|row| row["vector"] == cell["vector"] && row["check"] == check)
+            .unwrap_or_else(|| panic!("{engine} has no {check}"));
+        let errno = if row["saw"] == "errno" { row["number"].clone() } else { String::new() };
+        (errno, row["filter"].clone())
+    };
+    // What strace sees of the same probe, outside and inside a docker container, is the truth.
+    let kernel = std::fs::read_dir(place.dir.path().join("cache/payload"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
+        .join("kernel");
+    let (outside, inside) = (strace_natively(&kernel), strace_in_docker(&kernel));
+    for call in ["mount", "keyctl", "clone3", "unshare", "setns", "bpf", "add_key"] {
+        let check = format!("syscall.{call}");
+        for (engine, traced) in [("native", &outside), ("docker", &inside)] {
+            let truth = traced.get(call).unwrap_or_else(|| panic!("strace saw no {call} under {engine}: {traced:?}"));
+            assert_eq!(errno_number(truth), answer(engine, &check).0, "{call} under {engine}");
+        }
+    }
+    for engine in ["docker", "built-in"] {
+        assert_eq!(answer(engine, "syscall.mount").1, "errno 1", "{engine}");
+        assert_eq!(answer(engine, "syscall.keyctl").1, "errno 1", "{engine}");
+        assert_eq!(answer(engine, "syscall.clone3").1, "errno 38", "{engine}");
+    }
+    for call in ["mount", "keyctl", "clone3"] {
+        assert_eq!(answer("native", &format!("syscall.{call}")).1, "allow");
+    }
+}
+
+/// The errno of each call of the sweep, by name; empty where it succeeded. The sweep comes before the filter map, which
+/// makes the same calls without letting them through.
+fn traced(stderr: &str) -> BTreeMap<String, String> {
+    let mut seen = BTreeMap::new();
+    for line in stderr.lines() {
+        let line =
+            line.strip_prefix("[pid").and_then(|rest| rest.split_once(']')).map_or(line, |(_, rest)| rest).trim();
+        // A call that made a process ends on a line of its own: `<... clone3 resumed>) = 7438`.
+        let call = match line.strip_prefix("<... ") {
+            Some(resumed) => resumed.split(' ').next(),
+            None => line.split_once('(').map(|(call, _)| call),
+        };
+        if let (Some(call), Some((_, result))) = (call, line.rsplit_once(" = ")) {
+            let errno = if result.starts_with("-1 ") { result.split(' ').nth(1).unwrap_or_default() } else { "" };
+            seen.entry(call.to_owned()).or_insert_with(|| errno.to_owned());
+        }
+    }
+    seen
+}
+
+fn errno_number(name: &str) -> String {
+    abicus::judge::errno_number(name).map_or_else(String::new, |number| number.to_string())
+}
+
+const CALLS: &str = "trace=mount,keyctl,clone3,unshare,setns,bpf,add_key";
+
+fn strace_natively(kernel: &Path) -> BTreeMap<String, String> {
+    let output =
+        Command::new("strace").args(["-f", "-e", CALLS]).arg(kernel).args(["--only", "syscall."]).output().unwrap();
+    traced(&text(&output.stderr))
+}
+
+fn strace_in_docker(kernel: &Path) -> BTreeMap<String, String> {
+    let image = "abicus-test-strace:run";
+    let import = "tar -c --files-from /dev/null | docker import - abicus-test-strace:run";
+    assert!(Command::new("sh").args(["-c", import]).output().unwrap().status.success(), "docker import");
+    let output = Command::new("docker")
+        .args(["run", "--rm", "--network=none", "-v", "/:/host:ro", image, "/host/bin/busybox", "chroot", "/host"])
+        .args(["strace", "-f", "-e", CALLS])
+        .arg(kernel)
+        .args(["--only", "syscall."])
+        .output()
+        .unwrap();
+    let _ = Command::new("docker").args(["rmi", "-f", image]).output();
+    traced(&text(&output.stderr))
+}
+
+#[test]
+fn a_run_that_is_interrupted_keeps_what_is_done_and_goes_on() {
+    let matrix = r#"
+        host = [{ name = "local" }]
+        engine = [{ name = "quick", kind = "scripted", script = "quick.toml" }, { name = "slow", kind = "scripted", script = "slow.toml" }]
+        image = [{ name = "empty", scratch = true }]
+    "#;
+    let place = Place::new(matrix);
+    let good = concat!(
+        r#"{"abicus":1,"probe":"kernel","version":"0","arch":"x86_64","planned":1}"#,
+        "\n",
+        r#"{"check":"demo.works","saw":"ok"}"#,
+        "\n",
+        r#"{"end":"kernel","reported":1}"#,
+        "\n"
+    );
+    let script = |name: &str, play: &str| std::fs::write(place.dir.path().join(name), play).unwrap();
+    script("good.jsonl", good);
+    script("quick.toml", "[[play]]\nstdout = \"good.jsonl\"\n");
+    script("slow.toml", "[[play]]\nhang = true\n");
+    let mut child = place
+        .command()
+        .args(["run", "--no-controls", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(events.any(|line| line.unwrap().contains("\"cell-done\"")));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = events.map(|line| line.unwrap()).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{rest:?} {}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("--resume"), "{}", text(&output.stderr));
+
+    script("slow.toml", "[[play]]\nstdout = \"good.jsonl\"\n");
+    let resumed = place.abicus(&["run", "--resume"]);
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
+    assert!(!text(&resumed.stderr).contains("local:quick:empty"), "a cell that was done was done again");
+    let cells = rows(&place.only_run().join("cells.csv"));
+    assert_eq!(cells.iter().filter(|row| row["verdict"] == "pass").count(), 2);
+    let nothing_left = place.abicus(&["run", "--resume"]);
+    assert_eq!(nothing_left.status.code(), Some(2));
+}
+
+#[test]
+fn sweep_removes_what_a_dead_run_left_in_docker() {
+    let place = Place::new(MATRIX);
+    let run = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let import = "tar -c --files-from /dev/null | docker import - abicus-test-sweep:run";
+    assert!(Command::new("sh").args(["-c", import]).output().unwrap().status.success(), "docker import");
+    let label = format!("abicus.run={run}");
+    let create = Command::new("docker")
+        .args([
+            "create",
+            "--label",
+            &label,
+            "--label",
+            "abicus.cell=local:docker:empty",
+            "abicus-test-sweep:run",
+            "/nothing",
+        ])
+        .output()
+        .unwrap();
+    assert!(create.status.success(), "{}", text(&create.stderr));
+    let swept = place.abicus(&["sweep", "--run", run]);
+    let left = Command::new("docker").args(["ps", "-aq", "--filter", &format!("label={label}")]).output().unwrap();
+    let _ = Command::new("docker").args(["rmi", "-f", "abicus-test-sweep:run"]).output();
+    assert_eq!(swept.status.code(), Some(0), "{}", text(&swept.stderr));
+    assert!(text(&swept.stdout).contains("removed"), "{}", text(&swept.stdout));
+    assert_eq!(text(&left.stdout), "");
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let place = Place::new(MATRIX);
+    for command in ["init", "doctor", "plan", "run", "report", "list", "probe", "sweep", "completions", "man"] {
+        let output = place.abicus(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).contains("Example"), "{command} --help has no example");
+    }
+    assert!(text(&place.abicus(&["completions", "bash"]).stdout).contains("abicus"));
+    assert!(text(&place.abicus(&["man"]).stdout).contains(".TH"));
+}
+
+#[test]
+fn what_makes_a_command_impossible_is_said_with_what_would_be_right() {
+    let place = Place::new(MATRIX);
+    let cases: [(&[&str], &str); 7] = [
+        (&["run", "--matrix", "gone.toml"], "abicus init"),
+        (&["run", "--cells", "local:docker"], "host:engine:image"),
+        (&["run", "--image", "debian"], "images are empty"),
+        (&["report", "01ARZ"], "abicus run"),
+        (&["run", "--resume"], "was cut off"),
+        (&["run", "--parallel", "0"], "--parallel"),
+        (&["init"], "--force"),
+    ];
+    for (arguments, help) in cases {
+        let output = place.abicus(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(help), "{arguments:?} said {}", text(&output.stderr));
+    }
+}
