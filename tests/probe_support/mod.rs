@@ -79,6 +79,7 @@ fn programs() -> &'static Path {
         let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probes-{}", std::process::id()));
         fs::create_dir_all(&at).unwrap();
         write_program(&at.join("kernel"), abicus::probes::KERNEL);
+        write_program(&at.join("libc"), abicus::probes::LIBC);
         let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["--edition", "2024", "-Cpanic=abort", "-Copt-level=s", "-Clto=fat", "-Crelocation-model=static"])
@@ -100,6 +101,16 @@ fn write_program(at: &Path, bytes: &[u8]) {
 /// The path of the kernel probe.
 pub fn kernel() -> PathBuf {
     programs().join("kernel")
+}
+
+/// The path of the libc probe, for a loader.
+pub fn libc() -> PathBuf {
+    programs().join("libc")
+}
+
+/// The program that installs the filter in the file its first argument names, and executes the rest.
+pub fn jail() -> PathBuf {
+    programs().join("jail")
 }
 
 /// `kernel ARGUMENTS` with this filter.

@@ -1,0 +1,373 @@
+//! The libc probe against situations that are made here: filters, roots without this or that, masked processors, programs
+//! that fail.
+//!
+//! Needs bubblewrap, Debian's musl and the root file systems of `ci/fixtures`. What is absent fails; nothing is skipped.
+#![cfg(target_arch = "x86_64")]
+
+mod probe_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use abicus::catalog::{Catalogue, Check, Contract, Requirement};
+use probe_support::{Action, EPERM, Seen, filter, jail, libc, rule};
+use serde_json::Value;
+
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+const MUSL: &str = "/lib/ld-musl-x86_64.so.1";
+const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "forky"];
+const ENOSYS: u32 = 38;
+const EAGAIN: u32 = 11;
+
+/// As `Seen::of`, for children that may complain before they die.
+fn seen(command: &mut Command) -> Seen {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
+    let raw = String::from_utf8(output.stdout).unwrap();
+    let lines = raw.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    Seen { lines, status: output.status.code(), raw }
+}
+
+fn free(arguments: &[&str]) -> Seen {
+    seen(Command::new(LOADER).arg(libc()).args(arguments))
+}
+
+/// Under a filter that answers `action` to these calls.
+fn refused(calls: &[u32], action: Action, arguments: &[&str]) -> Seen {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let rules: Vec<_> = calls.iter().map(|call| rule(*call, action)).collect();
+    fs::write(file.path(), filter(&rules, Action::Allow)).unwrap();
+    seen(Command::new(jail()).arg(file.path()).arg(LOADER).arg(libc()).args(arguments))
+}
+
+/// `bwrap OPTIONS LOADER libc ARGUMENTS`, with /proc and /dev and the probe in /dev. No network but a loopback.
+fn boxed(options: &[&str], loader: &str, arguments: &[&str]) -> Seen {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--die-with-parent"]).args(options);
+    command.arg("--ro-bind").arg(libc()).arg("/dev/abicus");
+    seen(command.arg(loader).arg("/dev/abicus").args(arguments))
+}
+
+/// A root with the host's loader and libc and nothing else.
+fn bare(options: &[&str], arguments: &[&str]) -> Seen {
+    let libc_path = "/lib/x86_64-linux-gnu/libc.so.6";
+    let mut all = vec!["--tmpfs", "/", "--ro-bind", LOADER, LOADER, "--ro-bind", libc_path, libc_path];
+    all.extend(["--proc", "/proc", "--dev", "/dev"]);
+    all.extend(options);
+    boxed(&all, LOADER, arguments)
+}
+
+fn fixture(name: &str) -> PathBuf {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let at = std::env::var_os("ABICUS_FIXTURES")
+        .map_or_else(|| Path::new(&home).join(".cache/abicus/fixtures"), PathBuf::from)
+        .join(name);
+    assert!(at.is_dir(), "{} is not there: run ci/fixtures", at.display());
+    at
+}
+
+/// In a root file system of `ci/fixtures`, with hosts as an engine gives them.
+fn in_suite(name: &str, loader: &str, arguments: &[&str]) -> Seen {
+    let root = fixture(name);
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    fs::write(hosts.path(), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n").unwrap();
+    let mut options: Vec<String> = Vec::new();
+    for entry in fs::read_dir(&root).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        if ["proc", "dev", "sys", "tmp", "run", "etc"].contains(&name.as_str()) {
+            continue;
+        }
+        let inside = format!("/{name}");
+        match fs::read_link(&path) {
+            Ok(target) => options.extend(["--symlink".into(), target.display().to_string(), inside]),
+            Err(_) => options.extend(["--ro-bind".into(), path.display().to_string(), inside]),
+        }
+    }
+    let etc = root.join("etc");
+    if etc.is_dir() {
+        for entry in fs::read_dir(etc).unwrap() {
+            let path = entry.unwrap().path();
+            let inside = format!("/etc/{}", path.file_name().unwrap().to_str().unwrap());
+            if path.is_symlink() || !path.exists() || inside == "/etc/hosts" {
+                continue;
+            }
+            options.extend(["--ro-bind".into(), path.display().to_string(), inside]);
+        }
+    }
+    options.extend(["--ro-bind".into(), hosts.path().display().to_string(), "/etc/hosts".into()]);
+    let mut all = vec!["--tmpfs", "/"];
+    all.extend(options.iter().map(String::as_str));
+    all.extend(["--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"]);
+    boxed(&all, loader, arguments)
+}
+
+fn rows() -> impl Iterator<Item = &'static Check> {
+    Catalogue::built_in().rows().filter(|check| {
+        let id = check.id.as_str();
+        ["libc.", "ld.", "tool."].iter().any(|group| id.starts_with(group))
+    })
+}
+
+fn observations(seen: &Seen) -> Vec<&str> {
+    seen.raw.lines().filter(|line| line.starts_with("{\"check\"") && !line.contains("\"samples\"")).collect()
+}
+
+#[test]
+fn every_row_is_asked_and_every_asked_check_has_a_row() {
+    let asked: BTreeSet<String> = free(&["--bench"]).checks().into_keys().collect();
+    let rows: BTreeSet<String> = rows().map(|check| check.id.as_str().to_owned()).collect();
+    assert_eq!(asked.difference(&rows).collect::<Vec<_>>(), Vec::<&String>::new(), "asked and in no row");
+    assert_eq!(rows.difference(&asked).collect::<Vec<_>>(), Vec::<&String>::new(), "in a row and not asked");
+}
+
+#[test]
+fn every_planned_check_is_reported_once_and_twenty_runs_say_the_same() {
+    let first = free(&[]);
+    let planned = first.lines[0]["planned"].as_u64();
+    assert_eq!(planned, Some(first.checks().len() as u64));
+    assert_eq!(first.lines.last().unwrap()["reported"].as_u64(), planned);
+    assert!(first.raw.lines().all(|line| line.len() < 4096));
+    for _ in 1..20 {
+        let again = free(&[]);
+        assert_eq!(observations(&again), observations(&first));
+    }
+}
+
+#[test]
+fn the_probe_needs_no_symbol_and_fits() {
+    use object::{Object, ObjectSymbol};
+    let probe = abicus::probes::LIBC;
+    assert!(probe.len() <= 160 * 1024, "{} bytes", probe.len());
+    let file = object::File::parse(probe).unwrap();
+    let names: Vec<_> = file.dynamic_symbols().filter_map(|symbol| symbol.name().ok()).collect();
+    assert_eq!(names.iter().filter(|name| !name.is_empty()).count(), 0, "{names:?}");
+}
+
+#[test]
+fn what_must_work_works_on_a_healthy_host() {
+    let checks = free(&[]).checks();
+    for row in rows().filter(|row| row.requirement == Requirement::Must && row.contract == Contract::Works) {
+        let line = &checks[row.id.as_str()];
+        assert!(line["saw"] == "ok" || line["saw"] == "not-asked" || row.native.is_some(), "{line}");
+    }
+}
+
+/// The version in the file's package database is something this probe never reads.
+#[test]
+fn the_libc_of_each_suite_is_what_its_package_database_says() {
+    for suite in SUITES {
+        let status = fs::read_to_string(fixture(suite).join("var/lib/dpkg/status")).unwrap();
+        let package = status.split("\n\n").find(|part| part.starts_with("Package: libc6\n")).unwrap();
+        let version = package.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap();
+        let checks = in_suite(suite, LOADER, &[]);
+        let libc = checks.saw("libc.version");
+        assert!(version.starts_with(&format!("{libc}-")), "{suite}: {libc}, but the package is {version}");
+        assert_eq!(checks.saw("libc.symbols.newest"), libc, "{suite}");
+        for id in ["libc.thread.create", "libc.process.posix-spawn", "libc.name.localhost.v4", "tool.dpkg-query"] {
+            assert_eq!(checks.saw(id), "ok", "{suite}: {id}");
+        }
+    }
+}
+
+#[test]
+fn a_musl_root_answers_by_its_own_loader() {
+    let said = Command::new(MUSL).output().expect("Debian's musl package").stderr;
+    let said = String::from_utf8(said).unwrap();
+    let version = said.split_whitespace().skip_while(|word| *word != "Version").nth(1).unwrap().to_owned();
+    let seen = in_suite("musl", MUSL, &[]);
+    assert_eq!((seen.saw("libc.kind"), seen.saw("libc.version")), ("musl".to_owned(), version));
+    for id in ["libc.thread.create", "libc.process.fork", "libc.name.localhost.v4", "ld.dlopen.made"] {
+        assert_eq!(seen.saw(id), "ok", "{id}");
+    }
+    assert_eq!(seen.saw("libc.variant.memcpy"), "rep");
+    assert_eq!(seen.saw("libc.symbol.__memcpy_chk"), "absent");
+}
+
+#[test]
+fn an_old_profile_breaks_the_threads_of_a_new_libc_and_says_so() {
+    const CLONE3: u32 = 435;
+    let seen = refused(&[CLONE3], Action::Errno(EPERM), &[]);
+    assert_eq!(seen.saw("libc.thread.create"), "errno 1");
+    assert_eq!(seen.saw("libc.name.localhost.thread"), "errno 1");
+    assert_eq!(refused(&[CLONE3], Action::Errno(ENOSYS), &[]).saw("libc.thread.create"), "ok");
+    assert_eq!(refused(&[CLONE3], Action::KillProcess, &[]).saw("libc.thread.create"), "signal 31");
+    assert_eq!(seen.lines.last().unwrap()["reported"], seen.lines[0]["planned"], "the rest is still asked");
+}
+
+/// A processor, or a host, that hides features: the libc chooses accordingly, and both methods agree about it.
+#[test]
+fn a_masked_processor_moves_the_choice_of_string_functions() {
+    let masked = |mask: &str| {
+        let tunable = format!("glibc.cpu.hwcaps={mask}");
+        seen(Command::new(LOADER).arg(libc()).args(["--only", "libc.variant."]).env("GLIBC_TUNABLES", tunable))
+    };
+    let old = masked("-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX,-AVX_Fast_Unaligned_Load,-SSSE3,-SSE4_2,-ERMS");
+    assert_eq!(old.saw("libc.variant.memcpy"), "sse2_unaligned");
+    assert_eq!(old.saw("libc.variant.strlen"), "sse2");
+    let free = free(&["--only", "libc.variant."]);
+    let facts: BTreeMap<&str, &Value> =
+        free.lines.iter().filter_map(|line| Some((line["fact"].as_str()?, &line["value"]))).collect();
+    for function in ["memcpy", "strlen", "strcmp"] {
+        let reachable = facts[format!("libc.variant.{function}.reachable").as_str()].as_str().unwrap();
+        let first = reachable.split(' ').next().unwrap();
+        assert_eq!(free.saw(&format!("libc.variant.{function}")), first, "the chosen one comes first");
+        assert!(reachable.split(' ').any(|name| name.starts_with("sse2") || name == "scalar"), "{reachable}");
+    }
+}
+
+/// The loader prints its tunables for whoever asks; the probe must have read the same.
+#[test]
+fn thresholds_are_those_the_loader_prints() {
+    let output = Command::new(LOADER).arg("--list-tunables").output().unwrap().stdout;
+    let text = String::from_utf8(output).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("glibc.cpu.x86_rep_movsb_threshold: 0x")).unwrap();
+    let threshold = i64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
+    assert_eq!(free(&["--only", "ld.tunable"]).saw("ld.tunable.rep-movsb-threshold"), threshold.to_string());
+}
+
+/// A PATH in which every program is one that does the same.
+fn programs(script: &str) -> tempfile::TempDir {
+    let at = tempfile::tempdir().unwrap();
+    for name in fs::read_to_string("probes/libc/tool.rs").unwrap().split("tool(\"tool.").skip(1) {
+        let program = name.split("c\"").nth(1).unwrap().split('"').next().unwrap();
+        fs::write(at.path().join(program), script).unwrap();
+        fs::set_permissions(at.path().join(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    at
+}
+
+fn with_programs(script: &str, arguments: &[&str]) -> Seen {
+    let at = programs(script);
+    seen(Command::new(LOADER).arg(libc()).args(arguments).env("PATH", at.path()))
+}
+
+#[test]
+fn a_program_that_fails_crashes_or_cannot_start_is_told_apart() {
+    let only = ["--only", "tool.perl"];
+    assert_eq!(with_programs("#!/bin/sh\nexit 3\n", &only).saw("tool.perl"), "exit status 3");
+    assert_eq!(with_programs("#!/bin/sh\nkill -ILL $$\n", &only).saw("tool.perl"), "signal 4");
+    assert_eq!(with_programs("#!/abicus/no such interpreter\n", &only).saw("tool.perl"), "errno 2");
+    assert_eq!(with_programs("not a program\n", &only).saw("tool.perl"), "errno 8");
+    assert_eq!(with_programs("#!/bin/sh\necho 41\n", &only).saw("tool.perl"), "another output");
+    assert_eq!(with_programs("#!/bin/sh\necho 42\n", &only).saw("tool.perl"), "ok");
+    // Half a megabyte of output and a child left behind end like any other.
+    let flood = "#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\nhead -c 500000 /dev/zero\n";
+    assert_eq!(with_programs(flood, &only).saw("tool.perl"), "another output");
+    assert_eq!(bare(&[], &["--only", "tool."]).saw("tool.perl"), "not-asked");
+}
+
+#[test]
+fn a_hung_program_costs_its_deadline_and_no_more() {
+    let started = std::time::Instant::now();
+    let seen = with_programs("#!/bin/sh\nsleep 60\n", &["--only", "tool.uname"]);
+    assert_eq!(seen.saw("tool.uname"), "timeout");
+    assert!(started.elapsed().as_secs() < 30);
+}
+
+/// A situation and the checks it turns over.
+fn situations() -> Vec<(&'static str, Seen)> {
+    let errno = |calls: &[u32]| refused(calls, Action::Errno(EPERM), &["--only", "libc.", "--only", "ld."]);
+    let mut list = vec![
+        ("clone3 refused", errno(&[435])),
+        ("no children", refused(&[56, 57, 58], Action::Errno(EAGAIN), &[])),
+        ("no futex", refused(&[202], Action::Errno(ENOSYS), &["--only", "libc.sync", "--only", "libc.thread"])),
+        ("no robust lists", errno(&[273])),
+        ("no timers or sleeps", errno(&[35, 230, 38, 222])),
+        ("no signals", errno(&[13, 62, 129, 200, 234, 297])),
+        ("no signal waits or stacks", errno(&[128, 131])),
+        ("no random numbers", errno(&[318])),
+        ("no affinity, name or CPU number", errno(&[203, 204, 157, 309])),
+        ("no sockets", errno(&[41, 53])),
+        ("no pseudo terminals", errno(&[16])),
+        ("no queries of files", errno(&[332, 262, 4, 5, 6, 137, 138])),
+        ("no access, mode, time", errno(&[21, 269, 439, 90, 91, 268, 452, 280, 285])),
+        ("no memory files, copies, directories", errno(&[319, 326, 79, 217, 89, 267])),
+        ("no queues", errno(&[240])),
+        ("no uname, no sysinfo, no limits", errno(&[63, 99, 302])),
+        ("no spawn", errno(&[435, 58])),
+        ("no exec of a second program", no_exec()),
+        ("nothing but the libc", bare(&[], &[])),
+        ("no /dev, no /proc", boxed_without_dev()),
+        ("not enough memory", limited("ulimit -v 400000")),
+        ("small files", limited("ulimit -f 1")),
+        ("one open file more", limited("ulimit -n 7")),
+        ("everything in the environment", in_suite("bookworm", LOADER, &[])),
+        ("bullseye", in_suite("bullseye", LOADER, &[])),
+        ("trixie", in_suite("trixie", LOADER, &[])),
+        ("musl", in_suite("musl", MUSL, &[])),
+        ("the host itself", free(&[])),
+        ("a locale that is not there", seen(Command::new(LOADER).arg(libc()).env("LC_ALL", "xx_XX.UTF-8"))),
+        ("a locale that is there", seen(Command::new(LOADER).arg(libc()).env("LC_ALL", "C.UTF-8"))),
+        ("programs that fail", with_programs("#!/bin/sh\nexit 42\n", &["--only", "tool."])),
+    ];
+    for (name, hosts) in HOSTS {
+        list.push((name, hosted(hosts)));
+    }
+    list
+}
+
+const HOSTS: [(&str, &str); 3] = [
+    ("localhost elsewhere", "192.0.2.1 localhost\n2001:db8::1 localhost\n127.0.0.1 abicus-cell\n"),
+    ("localhost as usual", "127.0.0.1 localhost abicus-cell\n::1 localhost\n"),
+    ("no localhost", "127.0.0.1 other\n"),
+];
+
+/// The host's files with another /etc/hosts, and a host name that may stand in it.
+fn hosted(hosts: &str) -> Seen {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), hosts).unwrap();
+    let hosts = file.path().display().to_string();
+    let mut options = vec!["--ro-bind", "/", "/", "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"];
+    options.extend(["--ro-bind", &hosts, "/etc/hosts", "--hostname", "abicus-cell"]);
+    boxed(&options, LOADER, &["--only", "libc.name"])
+}
+
+/// A root whose only mount the probe may execute from is the loader's own.
+fn no_exec() -> Seen {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]);
+    command.arg("--ro-bind").arg(libc()).arg("/dev/abicus");
+    // The loader's file is replaced once it runs: what is executed afterwards is not there.
+    command.args([LOADER, "/dev/abicus", "--only", "libc.process", "--only", "libc.variant"]);
+    seen(command.env("ABICUS", "1"))
+}
+
+fn boxed_without_dev() -> Seen {
+    let libc_path = "/lib/x86_64-linux-gnu/libc.so.6";
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--die-with-parent", "--tmpfs", "/", "--ro-bind", LOADER, LOADER]);
+    command.args(["--ro-bind", libc_path, libc_path, "--ro-bind"]).arg(libc()).arg("/abicus");
+    seen(command.args([LOADER, "/abicus"]))
+}
+
+fn limited(limit: &str) -> Seen {
+    seen(Command::new("sh").arg("-c").arg(format!("{limit}; exec {LOADER} {}", libc().display())))
+}
+
+#[test]
+fn every_check_has_been_seen_to_answer_both_ways() {
+    let mut good: BTreeMap<String, &str> = BTreeMap::new();
+    let mut bad: BTreeMap<String, &str> = BTreeMap::new();
+    for (name, seen) in situations() {
+        for (id, line) in seen.checks() {
+            match line["saw"].as_str().unwrap() {
+                "ok" => good.entry(id).or_insert(name),
+                "not-asked" => continue,
+                _ => bad.entry(id).or_insert(name),
+            };
+        }
+    }
+    let mut missing = Vec::new();
+    for row in rows().filter(|row| row.contract == Contract::Works && row.one_sided.is_none()) {
+        let id = row.id.as_str();
+        match (good.contains_key(id), bad.contains_key(id)) {
+            (true, true) => {}
+            (true, false) => missing.push(format!("{id} never failed")),
+            (false, _) => missing.push(format!("{id} never worked")),
+        }
+    }
+    assert!(missing.is_empty(), "seen one way only, and the catalogue does not say so:\n{}", missing.join("\n"));
+}
