@@ -6,7 +6,7 @@
 
 use core::ffi::{CStr, c_char};
 
-use crate::cell::{Cell, absent};
+use crate::cell::{Cell, absent, contains};
 use crate::rt::consts::*;
 use crate::rt::sys::call;
 use crate::rt::{self, nr, sys};
@@ -98,6 +98,8 @@ pub struct Program<'a> {
     pub arguments: &'a [*const c_char],
     pub environment: *const *const c_char,
     pub input: &'a [u8],
+    /// What it says when the rest is not wanted any more; it is killed then. Empty: never.
+    pub until: &'a [u8],
     pub deadline: u64,
 }
 
@@ -133,7 +135,7 @@ pub fn run(cell: &Cell, program: &Program, out: &mut [u8], err: &mut [u8]) -> Re
     let _ = sys::write(to[1], program.input);
     let _ = sys::close(to[1]);
     let start = sys::now_ms();
-    let (out, err, late) = drain(from[0], errors[0], out, err, start + program.deadline);
+    let (out, err, late) = drain(from[0], errors[0], out, err, program, start + program.deadline);
     let passed = sys::now_ms().saturating_sub(start);
     let end = if late { wait(pid, 0) } else { wait(pid, program.deadline.saturating_sub(passed).max(1)) };
     // What the program left behind in its group goes with it.
@@ -153,8 +155,15 @@ struct PollFd {
     got: i16,
 }
 
-/// Reads both pipes until both are closed or it is late; what does not fit is read and dropped.
-fn drain(from: i32, errors: i32, out: &mut [u8], err: &mut [u8], until: u64) -> (usize, usize, bool) {
+/// Reads both pipes until both are closed, or there is enough, or it is late; what does not fit is read and dropped.
+fn drain(
+    from: i32,
+    errors: i32,
+    out: &mut [u8],
+    err: &mut [u8],
+    program: &Program,
+    until: u64,
+) -> (usize, usize, bool) {
     let mut fds = [PollFd { fd: from, asked: 1, got: 0 }, PollFd { fd: errors, asked: 1, got: 0 }];
     let mut have = [0, 0];
     while fds.iter().any(|entry| entry.fd >= 0) {
@@ -174,7 +183,13 @@ fn drain(from: i32, errors: i32, out: &mut [u8], err: &mut [u8], until: u64) -> 
             let full = rest.is_empty();
             match sys::read(fds[at].fd, if full { &mut spill } else { rest }) {
                 Ok(0) => fds[at].fd = -1,
-                Ok(size) => have[at] += if full { 0 } else { size },
+                Ok(size) => {
+                    let seen = have[at].saturating_sub(program.until.len());
+                    have[at] += if full { 0 } else { size };
+                    if !program.until.is_empty() && contains(&room[seen..have[at]], program.until) {
+                        return (have[0], have[1], true);
+                    }
+                }
                 Err(EINTR | EAGAIN) => {}
                 Err(_) => fds[at].fd = -1,
             }

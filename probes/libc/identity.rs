@@ -48,6 +48,7 @@ fn version(cell: &Cell, _: usize) -> Seen {
         arguments: &[cell.loader.as_ptr(), core::ptr::null()],
         environment: process::env().pointer(),
         input: b"",
+        until: b"",
         deadline: 1000,
     };
     let ran = run(cell, &program, &mut [], &mut room)?;

@@ -292,6 +292,7 @@ fn start(cell: &Cell, tool: &Tool, path: &Path, input: &[u8]) -> Result<Said, Sa
         arguments: &arguments,
         environment: process::env().pointer(),
         input,
+        until: b"",
         deadline: DEADLINE,
     };
     let (mut out, mut err) = ([0; 8192], [0; 1024]);

@@ -111,6 +111,7 @@ fn ask_again(cell: &Cell, mask: &'static CStr) -> Result<Offsets, Saw> {
         arguments: &[cell.loader.as_ptr(), cell.program.as_ptr(), c"--offsets".as_ptr(), core::ptr::null()],
         environment: environment.as_ptr(),
         input: b"",
+        until: b"",
         deadline: 1000,
     };
     let ran = run(cell, &program, &mut bytes, &mut [])?;
