@@ -117,6 +117,9 @@ fn a_hard_link_to_the_outside_is_refused() {
 fn a_hard_link_to_a_link_names_the_link_and_not_its_target() {
     let bench = Bench::new();
     let file = bench.victim().join("file").display().to_string();
+    let image = bench.rootfs(&Tape::new().symlink("l", &file).link("f", "l").end()).unwrap();
+    assert!(fs::symlink_metadata(tree(&image).join("f")).unwrap().is_symlink());
+    assert_eq!(fs::metadata(bench.victim().join("file")).unwrap().nlink(), 1);
     let image = bench.rootfs(&Tape::new().symlink("l", &file).link("f", "l").file("f", "new").end()).unwrap();
     assert!(fs::symlink_metadata(tree(&image).join("l")).unwrap().is_symlink());
     assert_eq!(fs::read(tree(&image).join("f")).unwrap(), b"new");
