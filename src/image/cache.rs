@@ -4,6 +4,7 @@
 //! CACHE/trees/HEX/root/         the tree whose digest is sha256:HEX
 //! CACHE/trees/HEX/facts.json    what was learned by looking at it
 //! CACHE/sources/HEX             the digest of what a source (a file as it was at that time, a bootstrap) was found to be
+//! CACHE/fetched/HEX/            blobs of an image that is being fetched from a registry
 //! CACHE/locks/HEX               held while somebody works on it
 //! CACHE/work/…                  work in progress; whoever finds one that nobody holds removes it
 //! ```
@@ -187,6 +188,19 @@ impl Cache {
             fs::rename(&path, &place)
         };
         write().map_err(ImageError::io("could not remember a source in", &place))
+    }
+
+    /// Where what is fetched for `key` lies until it is whole; what an interrupted fetch left is gone on with.
+    pub fn fetched(&self, key: &str) -> Result<PathBuf, ImageError> {
+        let place = self.root.join("fetched").join(name(key));
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(&place);
+        make.map_err(ImageError::io("could not make", &place))?;
+        Ok(place)
+    }
+
+    /// It is unpacked and no longer needed.
+    pub fn forget_fetched(&self, place: &Path) {
+        remove(place);
     }
 
     fn place(&self, digest: &str) -> Result<PathBuf, ImageError> {

@@ -132,7 +132,7 @@ fn docker(files: &Files, tag: Option<&str>) -> Result<Layers, ImageError> {
     if let Some(tag) = tag {
         saved.retain(|image| image.repo_tags.iter().flatten().any(|name| same_tag(name, tag)));
     }
-    let image = one(saved, files, tag, &tags)?;
+    let image = one(saved, &files.path().display().to_string(), tag, &tags)?;
     // The name of the configuration is its digest.
     let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     let promised = format!("sha256:{stem}");
@@ -152,8 +152,7 @@ fn same_tag(name: &str, wanted: &str) -> bool {
     name == wanted || short(name) == short(wanted)
 }
 
-fn one<T>(mut found: Vec<T>, files: &Files, tag: Option<&str>, tags: &BTreeSet<String>) -> Result<T, ImageError> {
-    let path = files.path().display();
+fn one<T>(mut found: Vec<T>, path: &str, tag: Option<&str>, tags: &BTreeSet<String>) -> Result<T, ImageError> {
     let names = tags.iter().map(String::as_str).take(20).collect::<Vec<_>>().join(", ");
     match (found.len(), tag) {
         (1, _) => found.pop().ok_or_else(|| ImageError::Malformed(format!("`{path}` holds no image"))),
@@ -169,13 +168,8 @@ fn one<T>(mut found: Vec<T>, files: &Files, tag: Option<&str>, tags: &BTreeSet<S
     }
 }
 
-fn oci(
-    files: &Files,
-    index: Index,
-    tag: Option<&str>,
-    architecture: &str,
-    nesting: usize,
-) -> Result<Layers, ImageError> {
+/// The one image of an index that is wanted. `place` is what the index is in, for messages.
+fn choose(index: Index, place: &str, tag: Option<&str>, architecture: &str) -> Result<Descriptor, ImageError> {
     const TAG: &str = "org.opencontainers.image.ref.name";
     let annotation = |d: &Descriptor, key: &str| d.annotations.as_ref().and_then(|all| all.get(key).cloned());
     let tags: BTreeSet<String> = index.manifests.iter().filter_map(|d| annotation(d, TAG)).collect();
@@ -196,44 +190,84 @@ fn oci(
             |d: &Descriptor| d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture);
         if !offered.is_empty() && !found.iter().any(fits) {
             return Err(ImageError::Missing {
-                what: format!("`{}` has no image for linux/{architecture}", files.path().display()),
+                what: format!("`{place}` has no image for linux/{architecture}"),
                 hint: format!("it has: {}", offered.into_iter().collect::<Vec<_>>().join(", ")),
             });
         }
         found.retain(fits);
-        // Variants of one architecture (`arm` v6, v7) are listed best last by nobody; identical ones count once.
         found.dedup_by(|a, b| a.digest == b.digest);
     }
-    let chosen = one(found, files, tag, &tags)?;
-    let manifest: Manifest = blob(files, &chosen)?;
+    one(found, place, tag, &tags)
+}
+
+/// What has to be fetched after a manifest or an index.
+pub enum Next {
+    /// The manifest with this digest.
+    Manifest(String),
+    /// These blobs, each with its size: then the image is whole.
+    Blobs(Vec<(String, u64)>),
+}
+
+/// Reads a manifest or an index that a registry served as `place`.
+pub fn next(bytes: &[u8], place: &str, architecture: &str) -> Result<Next, ImageError> {
+    let manifest: Manifest = serde_json::from_slice(bytes)
+        .map_err(|e| ImageError::Malformed(format!("the manifest of `{place}` is not understood: {e}")))?;
+    if let Some(manifests) = manifest.manifests {
+        return Ok(Next::Manifest(choose(Index { manifests }, place, None, architecture)?.digest));
+    }
+    let (config, layers) = parts(manifest, place)?;
+    Ok(Next::Blobs(std::iter::once(config).chain(layers).map(|d| (d.digest, d.size)).collect()))
+}
+
+/// Finds the image with this manifest among files that are laid out like an OCI layout.
+pub fn by_digest(files: &Files, digest: String, size: u64, architecture: &str) -> Result<Layers, ImageError> {
+    let manifest = Descriptor { media_type: String::new(), digest, size, platform: None, annotations: None };
+    oci(files, Index { manifests: vec![manifest] }, None, architecture, 0)
+}
+
+/// Configuration and layers of a manifest that is one of an image.
+fn parts(manifest: Manifest, place: &str) -> Result<(Descriptor, Vec<Descriptor>), ImageError> {
     if manifest.fs_layers.is_some() {
         return Err(ImageError::Malformed(format!(
-            "`{}` has an image manifest of schema 1, which was withdrawn in 2019",
-            files.path().display()
+            "`{place}` has an image manifest of schema 1, which was withdrawn in 2019"
         )));
     }
-    if let Some(manifests) = manifest.manifests {
-        if nesting >= MAX_NESTING {
-            return Err(ImageError::Hostile(format!(
-                "`{}` has indexes in indexes without end",
-                files.path().display()
-            )));
-        }
-        return oci(files, Index { manifests }, None, architecture, nesting + 1);
-    }
     let (Some(config), Some(layers)) = (manifest.config, manifest.layers) else {
-        return Err(ImageError::Malformed(format!("manifest `{}` has no configuration or no layers", chosen.digest)));
+        return Err(ImageError::Malformed(format!("the manifest of `{place}` has no configuration or no layers")));
     };
     let known = ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
     if !known.contains(&config.media_type.as_str()) {
         return Err(ImageError::Malformed(format!(
-            "manifest `{}` is an artifact of type `{:.100}` and not an image",
-            chosen.digest, config.media_type
+            "`{place}` is an artifact of type `{:.100}` and not an image",
+            config.media_type
         )));
     }
     if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
         return Err(ImageError::Malformed(format!("layer `{}` is encrypted", layer.digest)));
     }
+    if layers.len() > MAX_LAYERS {
+        return Err(ImageError::TooLarge(format!("`{place}` has {} layers", layers.len())));
+    }
+    Ok((config, layers))
+}
+
+fn oci(
+    files: &Files,
+    index: Index,
+    tag: Option<&str>,
+    architecture: &str,
+    nesting: usize,
+) -> Result<Layers, ImageError> {
+    let path = files.path().display().to_string();
+    let chosen = choose(index, &path, tag, architecture)?;
+    let mut manifest: Manifest = blob(files, &chosen)?;
+    if let Some(manifests) = manifest.manifests.take() {
+        if nesting >= MAX_NESTING {
+            return Err(ImageError::Hostile(format!("`{path}` has indexes in indexes without end")));
+        }
+        return oci(files, Index { manifests }, None, architecture, nesting + 1);
+    }
+    let (config, layers) = parts(manifest, &path)?;
     let config: Config = blob(files, &config)?;
     let layers = layers.iter().map(|d| Ok((place(&d.digest)?, Some((d.digest.clone(), d.size)))));
     layers_of(config, layers.collect::<Result<_, ImageError>>()?, Some(chosen.digest))

@@ -14,10 +14,12 @@ mod files;
 mod inspect;
 mod manifest;
 
+pub mod registry;
 mod root;
 mod store;
 
 mod tape;
+mod task;
 
 use std::path::PathBuf;
 
