@@ -60,6 +60,8 @@ fn an_i386_suite_whose_release_file_has_expired_is_made_on_amd64() {
     let image = open(&bench, &suite("bullseye", Some("i386"))).unwrap();
     assert_eq!(image.architecture.as_deref(), Some("386"));
     assert_eq!(image.loader.as_deref(), Some("/lib/ld-linux.so.2"));
+    let without = image.facts.get("bootstrap.without").map(String::as_str);
+    assert!([None, Some("security")].contains(&without), "{without:?}");
     assert_eq!((image.facts["libc.version"].as_str(), image.facts["bootstrap.arch"].as_str()), ("2.31", "i386"));
 }
 

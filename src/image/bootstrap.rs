@@ -36,6 +36,9 @@ const FORGET: [&str; 2] = [
     r#"rm -rf "$1/var/log/apt" "$1/var/log/dpkg.log" "$1/var/log/alternatives.log" "$1/var/log/bootstrap.log""#,
 ];
 
+/// Takes the archive of security updates off apt's list: fixed text, for mmdebstrap's shell.
+const WITHOUT_SECURITY: &str = r#"--setup-hook=find "$1/etc/apt" -name "*.list" -exec sed -i "/security/d" {} +"#;
+
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
@@ -92,13 +95,25 @@ pub fn make(
     let newest = releases.iter().map(|release| release.date).max().unwrap_or(suite.date);
 
     let archive = work.join("bootstrap.tar");
-    let mut real = command(wanted, architecture, superuser);
-    real.arg("--format=tar").env("SOURCE_DATE_EPOCH", newest.as_second().to_string());
-    for hook in FORGET {
-        real.arg(format!("--customize-hook={hook}"));
+    let install = |extra: Option<&str>| {
+        let mut real = command(wanted, architecture, superuser);
+        real.arg("--format=tar").env("SOURCE_DATE_EPOCH", newest.as_second().to_string());
+        for hook in FORGET {
+            real.arg(format!("--customize-hook={hook}"));
+        }
+        real.args(extra).arg(&wanted.suite).arg(&archive);
+        run(real, wanted, cancel, &say)
+    };
+    let mut without = "";
+    match install(None) {
+        Err(ImageError::Failed { what, .. }) if what.contains("Err:") && what.contains("security") => {
+            // Suites that get no more security updates lose the packages of those before they lose their index.
+            say("again, without the archive of security updates");
+            without = "security";
+            install(Some(WITHOUT_SECURITY))?;
+        }
+        done => done?,
     }
-    real.arg(&wanted.suite).arg(&archive);
-    run(real, wanted, cancel, &say)?;
 
     let created = suite.date.to_string();
     let facts = [
@@ -108,6 +123,7 @@ pub fn make(
         ("bootstrap.arch", debian(wanted, architecture)),
         ("bootstrap.variant", variant(wanted).to_owned()),
         ("bootstrap.include", wanted.include.join(" ")),
+        ("bootstrap.without", without.to_owned()),
         ("bootstrap.tool", tool),
     ];
     let facts = facts.into_iter().filter(|(_, value)| !value.is_empty());
