@@ -183,6 +183,10 @@ async fn start(launcher: &Path) -> Result<(Child, UnixStream), Fault> {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Fault::new(Phase::Create, format!("executing {}: {e}", launcher.display()))
+                    .hint("its file system may be mounted noexec: choose another directory for abicus' files"));
+            }
             Err(e) => return Err(fault(&format!("executing {}", launcher.display()), e)),
         }
     }

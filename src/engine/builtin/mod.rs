@@ -16,7 +16,7 @@ mod seccomp;
 mod settings;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -29,8 +29,10 @@ use crate::id::RunId;
 use crate::image::{Content, Image};
 
 use abilities::{Finding, Identity, Maps};
+use capabilities::Capabilities;
 use cgroup::{Cgroups, oom_kills};
 use launch::{Launch, launch};
+use list::List;
 use policy::{Cell, Root};
 use settings::{Settings, User, look_up, refused};
 
@@ -43,6 +45,7 @@ const MAX_TEXT: u64 = 1 << 20;
 pub struct BuiltIn {
     settings: Settings,
     identity: Identity,
+    filter: Option<Vec<u8>>,
     place: Place,
     cgroups: Cgroups,
     host_devices: Vec<(String, u64, u64)>,
@@ -63,8 +66,10 @@ impl BuiltIn {
             _ => None,
         };
         let settings = Settings::new(options, profile.as_deref())?;
+        let identity = Identity::find(settings.userns)?;
         Ok(Self {
-            identity: Identity::find(settings.userns)?,
+            filter: policy::filter(&settings, &identity)?,
+            identity,
             place: Place::make(work)?,
             cgroups: Cgroups::discover(),
             host_devices: if settings.privileged { place::device_nodes(Path::new("/dev")) } else { vec![] },
@@ -96,8 +101,16 @@ impl BuiltIn {
         })
     }
 
-    async fn attempt(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
-        abilities::verdict(self.findings().await)?;
+    /// The launcher and the bytes it is handed for a job: what is needed to repeat the job by hand, or to measure what
+    /// the driver adds to it (`launch LIST 2 -`).
+    pub fn operations(&self, job: &Job, image: &Prepared) -> Result<(PathBuf, Vec<u8>), Fault> {
+        let (list, _) = self.list(job, image)?;
+        let bytes = list.finish().map_err(|e| Fault::new(Phase::Create, e))?;
+        Ok((self.place.launcher.clone(), bytes))
+    }
+
+    /// The list for a job, and the capabilities asked for that this host has not.
+    fn list(&self, job: &Job, image: &Prepared) -> Result<(List, Capabilities), Fault> {
         let root = Root::try_from(image)?;
         let payload = text_of(&job.payload.dir)?;
         let mount_point = text_of(&self.place.mount_point)?;
@@ -105,6 +118,7 @@ impl BuiltIn {
             settings: &self.settings,
             identity: &self.identity,
             root: &root,
+            filter: self.filter.as_deref(),
             user: self.user(&root)?,
             mount_point: &mount_point,
             payload: &payload,
@@ -118,14 +132,19 @@ impl BuiltIn {
             Fault::new(Phase::Create, why)
                 .hint("limits of the built-in engine need root, or a control group to write to")
         })?;
+        Ok((list, Capabilities(self.settings.capabilities.0 & !policy::permitted(&self.settings, &self.identity).0)))
+    }
+
+    async fn attempt(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
+        abilities::verdict(self.findings().await)?;
+        let (list, lacking) = self.list(job, image)?;
         let launcher = self.place.launcher.as_path();
         let (mut attempt, told) =
             launch(&Launch { launcher, list: &list, deadline: job.deadline, cap: job.output_cap }).await;
         let oom = told.reports.iter().filter(|(key, _)| key == "oom").find_map(|(_, text)| oom_kills(text));
         attempt.ended = self.explain(attempt.ended, oom);
-        let lacking = self.settings.capabilities.0 & !policy::permitted(&cell).0;
-        if lacking != 0 {
-            let names: Vec<_> = capabilities::Capabilities(lacking).names().collect();
+        if lacking.0 != 0 {
+            let names: Vec<_> = lacking.names().collect();
             attempt.notes.push(format!("this host has no {} to give", names.join(", ")));
         }
         Ok(attempt)
@@ -173,7 +192,7 @@ impl Engine for BuiltIn {
             ("engine.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("engine.identity".to_owned(), identity_text(&self.identity.maps).to_owned()),
             ("engine.cgroup".to_owned(), format!("v{}", self.cgroups.version)),
-            ("engine.seccomp".to_owned(), "docker 20.10 default".to_owned()),
+            ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
         ]);
         for finding in findings {
             let says = finding.works.as_ref().map_or_else(|why| format!("no: {why}"), |()| "yes".to_owned());

@@ -25,6 +25,8 @@ pub(crate) struct Cell<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) identity: &'a Identity,
     pub(crate) root: &'a Root,
+    /// See [`filter`].
+    pub(crate) filter: Option<&'a [u8]>,
     /// Uid and gid of the program, names looked up.
     pub(crate) user: (u32, u32),
     /// An empty directory on the host to mount on, out of everyone's sight.
@@ -326,13 +328,11 @@ fn confine(list: &mut List, cell: &Cell) -> Result<(), Fault> {
     for (resource, soft, hard) in &cell.settings.ulimits {
         list.rlimit(*resource, *soft, *hard);
     }
-    let capabilities = permitted(cell);
+    let capabilities = permitted(cell.settings, cell.identity);
     list.bound(capabilities.0);
     // As runc without no_new_privs: the filter goes in while there still is the capability for it.
-    if let Some(profile) = &cell.settings.seccomp {
-        let around = Surroundings { capabilities, kernel: cell.identity.kernel };
-        let program = compile(profile, &around).map_err(|e| refused(format!("seccomp profile: {e}")))?;
-        list.seccomp(&program);
+    if let Some(filter) = cell.filter {
+        list.seccomp(filter);
     }
     let (uid, gid) = cell.user;
     if matches!(cell.identity.maps, Maps::Own { .. }) {
@@ -350,8 +350,15 @@ fn confine(list: &mut List, cell: &Cell) -> Result<(), Fault> {
 }
 
 /// What the settings ask for and this host can give.
-pub(crate) fn permitted(cell: &Cell) -> Capabilities {
-    Capabilities(cell.settings.capabilities.0 & cell.identity.capabilities.0)
+pub(crate) fn permitted(settings: &Settings, identity: &Identity) -> Capabilities {
+    Capabilities(settings.capabilities.0 & identity.capabilities.0)
+}
+
+/// The seccomp filter of every cell with these settings: it costs as much to compile as the rest of a list together.
+pub(crate) fn filter(settings: &Settings, identity: &Identity) -> Result<Option<Vec<u8>>, Fault> {
+    let around = Surroundings { capabilities: permitted(settings, identity), kernel: identity.kernel };
+    let program = settings.seccomp.as_ref().map(|profile| compile(profile, &around));
+    program.transpose().map_err(|e| refused(format!("option `seccomp`: {e}")))
 }
 
 fn execute(list: &mut List, cell: &Cell) {

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) privileged: bool,
     /// None: no filter.
     pub(crate) seccomp: Option<Profile>,
+    /// The same in words, for the fingerprint.
+    pub(crate) seccomp_name: String,
     pub(crate) capabilities: Capabilities,
     pub(crate) userns: Userns,
     pub(crate) host_network: bool,
@@ -65,9 +67,16 @@ impl Settings {
         }
         let default = if options.privileged { Capabilities::ALL } else { Capabilities::docker() };
         let capabilities = default.change(&options.capabilities.add, &options.capabilities.drop);
+        let seccomp = profile_for(options, profile)?;
+        let seccomp_name = match (&options.seccomp, &seccomp) {
+            (_, None) => "none".to_owned(),
+            (Some(Seccomp::File(_)), Some(_)) => format!("profile {}", digest(profile.unwrap_or_default())),
+            (_, Some(_)) => "docker 20.10 default".to_owned(),
+        };
         Ok(Self {
             privileged: options.privileged,
-            seccomp: profile_for(options, profile)?,
+            seccomp,
+            seccomp_name,
             capabilities: capabilities.map_err(|e| refused(format!("option `capabilities`: {e}")))?,
             userns: userns(options.userns.as_deref())?,
             host_network: host_network(options.network.as_deref())?,
@@ -84,6 +93,11 @@ impl Settings {
             user: user(options.user.as_deref())?,
         })
     }
+}
+
+/// Two profiles are the same when this is.
+fn digest(profile: &str) -> String {
+    blake3::hash(profile.as_bytes()).to_hex().chars().take(16).collect()
 }
 
 pub(crate) fn refused(cause: impl std::fmt::Display) -> Fault {

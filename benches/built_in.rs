@@ -1,0 +1,115 @@
+//! What the driver adds to a cell of the built-in engine.
+//!
+//! The floor is the minimal call sequence of the same engine: the same launcher with the same list of operations and a
+//! program that ends at once, started and awaited by a thread that does nothing else. Both are measured in turn within one
+//! run, because a machine is not as fast now as it was a minute ago. Prints figures for `ci/bench`.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use abicus::engine::builtin::BuiltIn;
+use abicus::engine::{Ended, Engine, EngineOptions, Job, Payload, Prepared};
+use abicus::probes;
+
+/// Cells a round, and rounds of each kind.
+const CELLS: usize = 8;
+const ROUNDS: usize = 15;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::Builder::new().prefix("abicus-bench-").tempdir_in("/var/tmp")?;
+    let payload = dir.path().join("payload");
+    std::fs::create_dir(&payload)?;
+    // The launcher without arguments says how it is used and exits 2: a static program that ends at once.
+    std::fs::write(payload.join("end"), probes::LAUNCH)?;
+    std::fs::set_permissions(payload.join("end"), PermissionsExt::from_mode(0o755))?;
+    let engine = Arc::new(BuiltIn::new(&EngineOptions::default(), &dir.path().join("work"))?);
+    let job = Arc::new(Job {
+        run: "bench".parse()?,
+        cell: "local:built-in:scratch".parse()?,
+        attempt: 1,
+        argv: vec!["/.abicus/end".to_owned()],
+        payload: Arc::new(Payload { dir: payload, digest: String::new() }),
+        deadline: Duration::from_secs(60),
+        output_cap: 1 << 20,
+    });
+    let (launcher, list) = engine.operations(&job, &Prepared("empty".to_owned()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(engine.fingerprint())?;
+    for parallel in [1, 2, 4] {
+        let (mut floors, mut ours) = (vec![], vec![]);
+        for _ in 0..ROUNDS {
+            floors.push(floor(&launcher, &list, parallel));
+            ours.push(cells(&runtime, &engine, &job, parallel));
+        }
+        let (floor, our) = (median(floors), median(ours));
+        let cell = |round: Duration| round.as_secs_f64() * 1000.0 / CELLS as f64;
+        println!("built-in floor, {parallel} at a time\t{:.2}\tms/cell", cell(floor));
+        println!("built-in, {parallel} at a time\t{:.2}\tms/cell", cell(our));
+        println!(
+            "built-in over its floor, {parallel} at a time\t{:.3}\tx\t1.10",
+            our.as_secs_f64() / floor.as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn floor(launcher: &Path, list: &[u8], parallel: usize) -> Duration {
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..parallel {
+            scope.spawn(|| (0..CELLS / parallel).for_each(|_| bare_cell(launcher, list)));
+        }
+    });
+    begun.elapsed()
+}
+
+fn bare_cell(launcher: &Path, list: &[u8]) {
+    let run = || -> std::io::Result<Vec<u8>> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        let mut child = Command::new(launcher)
+            .args(["0", "0", "0"])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        ours.write_all(list)?;
+        let mut told = vec![];
+        ours.read_to_end(&mut told)?;
+        child.wait()?;
+        Ok(told)
+    };
+    let told = run().unwrap_or_default();
+    assert!(told.windows(7).any(|w| w == b"exit 2\n"), "{}", String::from_utf8_lossy(&told));
+}
+
+fn cells(runtime: &tokio::runtime::Runtime, engine: &Arc<BuiltIn>, job: &Arc<Job>, parallel: usize) -> Duration {
+    let begun = Instant::now();
+    runtime.block_on(async {
+        let workers: Vec<_> = (0..parallel)
+            .map(|_| {
+                let (engine, job) = (engine.clone(), job.clone());
+                tokio::spawn(async move {
+                    for _ in 0..CELLS / parallel {
+                        let attempt = engine.run(&job, &Prepared("empty".to_owned())).await;
+                        assert_eq!(attempt.ended, Ok(Ended::Exit(2)));
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            assert!(worker.await.is_ok(), "a cell failed");
+        }
+    });
+    begun.elapsed()
+}
