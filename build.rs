@@ -76,6 +76,8 @@ impl Build {
         let mut link = OsString::from("-Clink-arg=-Wl,--no-eh-frame-hdr,-T,");
         link.push(&script);
         c.arg(link);
+        // Size matters more than speed in hundreds of checks that run once; the benchmarks' loops are of assembler.
+        c.args(["-Copt-level=z", "-Cllvm-args=-inline-threshold=5", "-Cllvm-args=-enable-machine-outliner=always"]);
         self.run(c, name)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Goes in: numbers, addresses, jobs. Comes out: answers and steps that failed. Must not know: what is being asked.
 
-use core::cell::UnsafeCell;
+#![allow(unreachable_code)] // what follows the making of a `No` is never reached
 
 mod child;
 
@@ -13,35 +13,27 @@ use super::check::{Asked, Saw, Value};
 use super::rt::consts::*;
 use super::rt::nr;
 use super::rt::sys::{self, Answer};
+use super::rt::text::Text;
 
-/// A check failed, or has something to say; what it is stands in `SAID`. So small because several hundred checks pass it on
-/// at every step: with the answer in it they would be twice as large.
-pub struct No(());
+/// There is no such thing: a check that failed, or has something to say, says it and ends its child (`check::finish`). So `?`
+/// costs nothing, and several hundred checks have half the size they would have with an answer passed on at every step.
+/// Descriptors, memory, children and namespaces end with the child; `Place` has a way of its own.
+pub enum No {}
 
 /// What a check of these files returns: `Ok` when everything it did was verified.
 pub type Does = Result<(), No>;
 
-struct Said(UnsafeCell<Saw>);
-
-// SAFETY: only the first thread of a process touches it; threads that checks start do not fail.
-unsafe impl Sync for Said {}
-
-static SAID: Said = Said(UnsafeCell::new(Saw::Ok));
-
 #[inline(never)]
+#[cold]
 pub fn no(saw: Saw) -> No {
-    // SAFETY: see `Said`; nobody holds a reference.
-    unsafe { *SAID.0.get() = saw };
-    No(())
+    super::fs::leave();
+    super::check::finish(saw)
 }
 
 /// What a check did, as the table wants it.
-#[inline(never)]
 pub fn told(does: Does) -> Asked {
     match does {
         Ok(()) => Ok(Saw::Ok),
-        // SAFETY: see `Said`.
-        Err(No(())) => Ok(unsafe { core::ptr::replace(SAID.0.get(), Saw::Ok) }),
     }
 }
 
@@ -58,12 +50,14 @@ pub(crate) use checks;
 
 impl From<i32> for No {
     #[inline(never)]
+    #[cold]
     fn from(errno: i32) -> No {
         no(Saw::Errno(errno))
     }
 }
 
 #[inline(never)]
+#[cold]
 pub fn at(step: &'static str, errno: i32) -> No {
     no(Saw::At(step, errno))
 }
@@ -128,6 +122,77 @@ macro_rules! ask {
 }
 pub(crate) use ask;
 
+/// `must!("step"; nr::DUP, fd)`: the result, or the end of the check that this step made fail. Without a step the errno is all
+/// there is to say. The same rule.
+macro_rules! must {
+    (=> $step:expr, $n:expr $(, $a:expr)*) => {
+        $crate::asking::must!(=>> $step, $n, [$($crate::rt::sys::Argument::argument($a)),*])
+    };
+    (=>> $step:expr, $n:expr, []) => { $crate::asking::must!(=>>> must3 $step, $n, 0, 0, 0) };
+    (=>> $step:expr, $n:expr, [$a:expr]) => { $crate::asking::must!(=>>> must3 $step, $n, $a, 0, 0) };
+    (=>> $step:expr, $n:expr, [$a:expr, $b:expr]) => { $crate::asking::must!(=>>> must3 $step, $n, $a, $b, 0) };
+    (=>> $step:expr, $n:expr, [$a:expr, $b:expr, $c:expr]) => {
+        $crate::asking::must!(=>>> must3 $step, $n, $a, $b, $c)
+    };
+    (=>> $step:expr, $n:expr, [$a:expr, $b:expr, $c:expr, $d:expr]) => {
+        $crate::asking::must!(=>>> must4 $step, $n, $a, $b, $c, $d)
+    };
+    (=>> $step:expr, $n:expr, [$a:expr, $b:expr, $c:expr, $d:expr, $e:expr]) => {
+        $crate::asking::must!(=>>> must6 $step, $n, $a, $b, $c, $d, $e, 0)
+    };
+    (=>> $step:expr, $n:expr, [$a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr]) => {
+        $crate::asking::must!(=>>> must6 $step, $n, $a, $b, $c, $d, $e, $f)
+    };
+    (=>>> $must:ident $step:expr, $n:expr $(, $argument:expr)*) => {{
+        // SAFETY: the rule above.
+        unsafe { $crate::asking::$must(concat!($step, "\0").as_ptr(), $n $(, $argument)*) }
+    }};
+    ($step:literal; $n:expr $(, $argument:expr)* $(,)?) => { $crate::asking::must!(=> $step, $n $(, $argument)*) };
+    ($n:expr $(, $argument:expr)* $(,)?) => { $crate::asking::must!(=> "", $n $(, $argument)*) };
+}
+pub(crate) use must;
+
+/// # Safety
+/// As the system call; `step` is a C string, empty for none.
+#[inline(never)]
+pub unsafe fn must3(step: *const u8, n: usize, a: usize, b: usize, c: usize) -> usize {
+    // SAFETY: the caller answers for it.
+    unsafe { done(step, sys::raw(n, [a, b, c, 0, 0, 0])) }
+}
+
+/// # Safety
+/// As `must3`.
+#[inline(never)]
+pub unsafe fn must4(step: *const u8, n: usize, a: usize, b: usize, c: usize, d: usize) -> usize {
+    // SAFETY: the caller answers for it.
+    unsafe { done(step, sys::raw(n, [a, b, c, d, 0, 0])) }
+}
+
+/// # Safety
+/// As `must3`.
+#[inline(never)]
+#[allow(clippy::too_many_arguments)] // a system call has six
+pub unsafe fn must6(step: *const u8, n: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
+    // SAFETY: the caller answers for it.
+    unsafe { done(step, sys::raw(n, [a, b, c, d, e, f])) }
+}
+
+/// # Safety
+/// `step` is a C string that is never freed.
+unsafe fn done(step: *const u8, answer: isize) -> usize {
+    match sys::answer(answer) {
+        Ok(result) => result,
+        Err(errno) => {
+            // SAFETY: the caller answers for it.
+            let step = unsafe { core::ffi::CStr::from_ptr(step.cast()) };
+            match step.to_str() {
+                Ok(step) if !step.is_empty() => match at(step, errno) {},
+                _ => match No::from(errno) {},
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As the system call.
 #[inline(never)]
@@ -171,6 +236,12 @@ impl Drop for Fd {
     fn drop(&mut self) {
         let _ = sys::close(self.0);
     }
+}
+
+/// The path of a descriptor, and something behind it; ends in NUL.
+#[inline(never)]
+pub fn name_of(fd: &Fd, tail: &str) -> Text<64> {
+    Text::format(format_args!("/proc/self/fd/{}{tail}\0", fd.0))
 }
 
 /// An empty file without a name, in memory.

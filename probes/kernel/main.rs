@@ -51,8 +51,12 @@ static GROUPS: &[Group] = &[
     Group { facts: &[], checks: semantics::mounts::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::time::CHECKS, bench: false },
     Group { facts: surroundings::FACTS, checks: surroundings::CHECKS, bench: false },
-    Group { facts: fs::FACTS, checks: fs::CHECKS, bench: false },
-    Group { facts: net::FACTS, checks: net::CHECKS, bench: false },
+    Group { facts: fs::FACTS, checks: fs::place::CHECKS, bench: false },
+    Group { facts: &[], checks: fs::overlay::CHECKS, bench: false },
+    Group { facts: &[], checks: fs::shm::CHECKS, bench: false },
+    Group { facts: net::FACTS, checks: net::family::CHECKS, bench: false },
+    Group { facts: &[], checks: net::traffic::CHECKS, bench: false },
+    Group { facts: &[], checks: net::host::CHECKS, bench: false },
     Group { facts: bench::FACTS, checks: bench::CHECKS, bench: true },
 ];
 

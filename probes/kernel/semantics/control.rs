@@ -71,14 +71,14 @@ fn prctl(a: [usize; 5]) -> Result<usize, i32> {
 
 /// umask(2) returns the one before. On its own, because it changes its process.
 fn umask() -> Does {
-    ask!(nr::UMASK, 0o27)?;
-    same("mask before", ask!(nr::UMASK, 0o22)?, 0o27)
+    must!(nr::UMASK, 0o27);
+    same("mask before", must!(nr::UMASK, 0o22), 0o27)
 }
 
 fn prctl_name() -> Does {
     let mut room = [0u8; 16];
-    ask!(nr::PRCTL, 15, sys::path(c"abicus-name"))?;
-    ask!(nr::PRCTL, 16, &mut room).at("PR_GET_NAME")?;
+    must!(nr::PRCTL, 15, sys::path(c"abicus-name"));
+    must!("PR_GET_NAME"; nr::PRCTL, 16, &mut room);
     holds("another name came back", room.starts_with(b"abicus-name\0"))
 }
 
@@ -117,7 +117,7 @@ fn prctl_subreaper() -> Does {
 fn prctl_death_signal() -> Does {
     prctl([PR_SET_PDEATHSIG, SIGKILL as usize, 0, 0, 0])?;
     let mut signal = 0i32;
-    ask!(nr::PRCTL, 2, &mut signal).at("PR_GET_PDEATHSIG")?;
+    must!("PR_GET_PDEATHSIG"; nr::PRCTL, 2, &mut signal);
     same("PR_GET_PDEATHSIG", signal as usize, SIGKILL as usize)?;
     // The write end of a pipe that only the grandchild has: end of file when it has died with its parent.
     let (from, to) = pipe()?;
@@ -152,12 +152,12 @@ fn prctl_keep_capabilities() -> Does {
 fn prctl_ambient() -> Does {
     const BIND: u32 = 10;
     let (header, mut data) = ([0x2008_0522u32, 0], [0u32; 6]);
-    ask!(nr::CAPGET, &header, &mut data).at("capget")?;
+    must!("capget"; nr::CAPGET, &header, &mut data);
     if data[1] >> BIND & 1 == 0 {
         return Err(not_asked("CAP_NET_BIND_SERVICE is not permitted here"));
     }
     data[2] |= 1 << BIND;
-    ask!(nr::CAPSET, &header, &data).at("capset")?;
+    must!("capset"; nr::CAPSET, &header, &data);
     prctl([47, 2, BIND as usize, 0, 0])?;
     same("PR_CAP_AMBIENT_IS_SET", prctl([47, 1, BIND as usize, 0, 0]).at("PR_CAP_AMBIENT_IS_SET")?, 1)
 }
@@ -185,7 +185,7 @@ fn prctl_speculation() -> Does {
 
 fn prctl_memory_name() -> Does {
     let page = Map::private(4096)?;
-    ask!(nr::PRCTL, 0x5356_4d41, 0, page.at, page.len, sys::path(c"abicus"))?;
+    must!(nr::PRCTL, 0x5356_4d41, 0, page.at, page.len, sys::path(c"abicus"));
     Ok(())
 }
 
@@ -215,19 +215,19 @@ mod x86 {
     pub fn fs() -> Does {
         let words = [0x5eed_usize; 2];
         let mut before = 0usize;
-        ask!(nr::ARCH_PRCTL, 0x1003, &mut before).at("ARCH_GET_FS")?;
-        ask!(nr::ARCH_PRCTL, 0x1002, &words).at("ARCH_SET_FS")?;
+        must!("ARCH_GET_FS"; nr::ARCH_PRCTL, 0x1003, &mut before);
+        must!("ARCH_SET_FS"; nr::ARCH_PRCTL, 0x1002, &words);
         let seen: usize;
         // SAFETY: FS points to `words` now.
         unsafe { core::arch::asm!("mov {}, fs:[8]", out(reg) seen, options(nostack, readonly)) };
-        ask!(nr::ARCH_PRCTL, 0x1002, before).at("ARCH_SET_FS back")?;
+        must!("ARCH_SET_FS back"; nr::ARCH_PRCTL, 0x1002, before);
         same("word at fs:8", seen, 0x5eed)
     }
 
     /// ARCH_SET_CPUID 0 makes CPUID fault (rr needs it). ENODEV: the processor cannot.
     pub fn cpuid_fault() -> Does {
-        same("ARCH_GET_CPUID", ask!(nr::ARCH_PRCTL, 0x1011).at("ARCH_GET_CPUID")?, 1)?;
-        ask!(nr::ARCH_PRCTL, 0x1012, 0).at("ARCH_SET_CPUID")?;
+        same("ARCH_GET_CPUID", must!("ARCH_GET_CPUID"; nr::ARCH_PRCTL, 0x1011), 1)?;
+        must!("ARCH_SET_CPUID"; nr::ARCH_PRCTL, 0x1012, 0);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ mod x86 {
     /// ARCH_SHSTK_STATUS: which parts of CET are enabled for this thread.
     pub fn shadow_stack() -> Does {
         let mut features = 0usize;
-        ask!(nr::ARCH_PRCTL, 0x5005, &mut features)?;
+        must!(nr::ARCH_PRCTL, 0x5005, &mut features);
         Err(value(format_args!("features {features:#x}")))
     }
 
@@ -252,46 +252,46 @@ mod x86 {
     pub fn modify_ldt() -> Does {
         // struct user_desc: entry, base, limit, seg_32bit | useable
         let entry = [0u32, 0x1000, 0xfff, 1 | 1 << 6];
-        ask!(nr::MODIFY_LDT, 1, &entry, 16)?;
+        must!(nr::MODIFY_LDT, 1, &entry, 16);
         let mut table = [0u8; 64];
-        let n = ask!(nr::MODIFY_LDT, 0, &mut table, 64).at("read back")? as u32 as usize;
+        let n = must!("read back"; nr::MODIFY_LDT, 0, &mut table, 64) as u32 as usize;
         same("bytes of table", n.min(8), 8)?;
         same("limit", usize::from(u16::from_le_bytes([table[0], table[1]])), 0xfff)
     }
 
     /// Permission for one port, which is then not used.
     pub fn ioperm() -> Does {
-        ask!(nr::IOPERM, 0x80, 1, 1)?;
-        ask!(nr::IOPERM, 0x80, 1, 0).at("give back")?;
+        must!(nr::IOPERM, 0x80, 1, 1);
+        must!("give back"; nr::IOPERM, 0x80, 1, 0);
         Ok(())
     }
 }
 
 fn personality_query() -> Does {
-    let first = ask!(nr::PERSONALITY, 0xffff_ffffu32)?;
-    same("asked again", ask!(nr::PERSONALITY, 0xffff_ffffu32)?, first)
+    let first = must!(nr::PERSONALITY, 0xffff_ffffu32);
+    same("asked again", must!(nr::PERSONALITY, 0xffff_ffffu32), first)
 }
 
 /// ADDR_NO_RANDOMIZE, as debuggers and setarch -R set it.
 fn personality_no_randomize() -> Does {
-    ask!(nr::PERSONALITY, 0x004_0000)?;
-    same("persona", ask!(nr::PERSONALITY, 0xffff_ffffu32).at("read back")? & 0x4_0000, 0x4_0000)
+    must!(nr::PERSONALITY, 0x004_0000);
+    same("persona", must!("read back"; nr::PERSONALITY, 0xffff_ffffu32) & 0x4_0000, 0x4_0000)
 }
 
 /// PER_LINUX32: uname(2) speaks of a 32-bit machine, as builds in 32-bit images expect.
 fn personality_linux32() -> Does {
-    ask!(nr::PERSONALITY, 8)?;
+    must!(nr::PERSONALITY, 8);
     let mut name = [0u8; 6 * 65];
-    ask!(nr::UNAME, &mut name).at("uname")?;
+    must!("uname"; nr::UNAME, &mut name);
     let machine = &name[4 * 65..];
     holds("uname still names a 64-bit machine", machine.starts_with(b"i686\0") || machine.starts_with(b"armv8l\0"))
 }
 
 fn rlimit_nofile() -> Does {
     let mut limit = [0u64; 2];
-    ask!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, &mut limit)?;
+    must!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, &mut limit);
     limit[0] = 20.min(limit[1]);
-    ask!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, &limit, 0).at("set")?;
+    must!("set"; nr::PRLIMIT64, 0, RLIMIT_NOFILE, &limit, 0);
     // F_DUPFD at the limit is EINVAL; below it there is room, and one more than fits is EMFILE.
     let ends = |fd| ask!(nr::FCNTL, fd, 0, 19);
     let first = ends(1).at("F_DUPFD below the limit")?;
@@ -302,9 +302,9 @@ fn rlimit_nofile() -> Does {
 fn rlimit_fsize() -> Does {
     let file = memfd()?;
     let mut limit = [0u64; 2];
-    ask!(nr::PRLIMIT64, 0, 1, 0, &mut limit)?;
+    must!(nr::PRLIMIT64, 0, 1, 0, &mut limit);
     limit[0] = 100.min(limit[1]);
-    ask!(nr::PRLIMIT64, 0, 1, &limit, 0).at("set")?;
+    must!("set"; nr::PRLIMIT64, 0, 1, &limit, 0);
     let _ = sys::set_action(SIGXFSZ, &sys::Sigaction { handler: sys::SIG_IGN, ..Default::default() });
     same("bytes up to the limit", sys::write(file.0, &[7; 128]).at("write")?, 100)?;
     refused("write beyond the limit", sys::write(file.0, b"x"), EFBIG)
@@ -316,131 +316,131 @@ fn rlimit_other() -> Does {
         sys::sleep_ms(1000);
     })?;
     let (mut limit, mut back) = ([0u64; 2], [0u64; 2]);
-    ask!(nr::PRLIMIT64, child.0, RLIMIT_NOFILE, 0, &mut limit)?;
+    must!(nr::PRLIMIT64, child.0, RLIMIT_NOFILE, 0, &mut limit);
     limit[0] = 17.min(limit[1]);
-    ask!(nr::PRLIMIT64, child.0, RLIMIT_NOFILE, &limit, 0).at("set")?;
-    ask!(nr::PRLIMIT64, child.0, RLIMIT_NOFILE, 0, &mut back).at("read back")?;
+    must!("set"; nr::PRLIMIT64, child.0, RLIMIT_NOFILE, &limit, 0);
+    must!("read back"; nr::PRLIMIT64, child.0, RLIMIT_NOFILE, 0, &mut back);
     same("soft limit", back[0] as usize, limit[0] as usize)
 }
 
 /// Pins to the last processor that is allowed and looks where it runs.
 fn sched_affinity() -> Does {
     let mut set = [0u64; 128];
-    let n = ask!(nr::SCHED_GETAFFINITY, 0, size_of_val(&set), &mut set)? / 8;
+    let n = must!(nr::SCHED_GETAFFINITY, 0, size_of_val(&set), &mut set) / 8;
     let Some(word) = (0..n).rev().find(|i| set[*i] != 0) else {
         return Err(value(format_args!("no processor is allowed")));
     };
     let cpu = word * 64 + 63 - set[word].leading_zeros() as usize;
     let mut one = [0u64; 128];
     one[word] = 1 << (cpu % 64);
-    ask!(nr::SCHED_SETAFFINITY, 0, size_of_val(&one), &one).at("sched_setaffinity")?;
+    must!("sched_setaffinity"; nr::SCHED_SETAFFINITY, 0, size_of_val(&one), &one);
     let mut now = 0u32;
-    ask!(nr::GETCPU, &mut now, 0, 0).at("getcpu")?;
+    must!("getcpu"; nr::GETCPU, &mut now, 0, 0);
     same("runs on the processor it is pinned to", usize::from(now as usize == cpu), 1)
 }
 
 fn sched_nice() -> Does {
-    let before = ask!(nr::GETPRIORITY, 0, 0)?;
+    let before = must!(nr::GETPRIORITY, 0, 0);
     // The call says 20 - nice, and nobody may have a nice value above 19.
     let wanted = before.saturating_sub(3).max(1);
-    ask!(nr::SETPRIORITY, 0, 0, 20 - wanted as isize).at("setpriority")?;
-    same("20 - nice", ask!(nr::GETPRIORITY, 0, 0).at("read back")?, wanted)
+    must!("setpriority"; nr::SETPRIORITY, 0, 0, 20 - wanted as isize);
+    same("20 - nice", must!("read back"; nr::GETPRIORITY, 0, 0), wanted)
 }
 
 fn sched_batch() -> Does {
-    ask!(nr::SCHED_SETSCHEDULER, 0, 3, &0u32)?;
-    same("policy", ask!(nr::SCHED_GETSCHEDULER, 0).at("read back")?, 3)
+    must!(nr::SCHED_SETSCHEDULER, 0, 3, &0u32);
+    same("policy", must!("read back"; nr::SCHED_GETSCHEDULER, 0), 3)
 }
 
 fn sched_realtime() -> Does {
-    ask!(nr::SCHED_SETSCHEDULER, 0, 1, &1u32)?;
-    same("policy", ask!(nr::SCHED_GETSCHEDULER, 0).at("read back")?, 1)
+    must!(nr::SCHED_SETSCHEDULER, 0, 1, &1u32);
+    same("policy", must!("read back"; nr::SCHED_GETSCHEDULER, 0), 1)
 }
 
 /// Reads struct sched_attr and sets the same again with another policy.
 fn sched_attributes() -> Does {
     let mut attributes = [0u32; 14];
-    ask!(nr::SCHED_GETATTR, 0, &mut attributes, 56, 0)?;
+    must!(nr::SCHED_GETATTR, 0, &mut attributes, 56, 0);
     attributes[1] = 3;
     attributes[0] = 48;
-    ask!(nr::SCHED_SETATTR, 0, &attributes, 0).at("sched_setattr")?;
-    same("policy", ask!(nr::SCHED_GETSCHEDULER, 0).at("read back")?, 3)
+    must!("sched_setattr"; nr::SCHED_SETATTR, 0, &attributes, 0);
+    same("policy", must!("read back"; nr::SCHED_GETSCHEDULER, 0), 3)
 }
 
 fn ioprio() -> Does {
     // Class best effort, level 7.
     let wanted = 2 << 13 | 7usize;
-    ask!(nr::IOPRIO_SET, 1, 0, wanted)?;
-    same("priority", ask!(nr::IOPRIO_GET, 1, 0).at("ioprio_get")?, wanted)
+    must!(nr::IOPRIO_SET, 1, 0, wanted);
+    same("priority", must!("ioprio_get"; nr::IOPRIO_GET, 1, 0), wanted)
 }
 
 fn getcpu() -> Does {
     let (mut cpu, mut node) = (u32::MAX, u32::MAX);
-    ask!(nr::GETCPU, &mut cpu, &mut node, 0)?;
+    must!(nr::GETCPU, &mut cpu, &mut node, 0);
     holds("no such processor or node", cpu < 65536 && node < 65536)
 }
 
 /// root gives itself up for good, as every daemon does that starts as root.
 fn credentials_drop() -> Does {
-    if ask!(nr::GETEUID)? != 0 {
+    if must!(nr::GETEUID) != 0 {
         return Err(not_asked("the cell does not run as root"));
     }
     const NOBODY: usize = 65534;
-    ask!(nr::SETRESGID, NOBODY, NOBODY, NOBODY).at("setresgid")?;
-    ask!(nr::SETRESUID, NOBODY, NOBODY, NOBODY).at("setresuid")?;
-    same("uid", ask!(nr::GETUID)?, NOBODY)?;
+    must!("setresgid"; nr::SETRESGID, NOBODY, NOBODY, NOBODY);
+    must!("setresuid"; nr::SETRESUID, NOBODY, NOBODY, NOBODY);
+    same("uid", must!(nr::GETUID), NOBODY)?;
     refused("setuid back to root", ask!(nr::SETUID, 0), EPERM)
 }
 
 fn setgroups() -> Does {
-    if ask!(nr::GETEUID)? != 0 {
+    if must!(nr::GETEUID) != 0 {
         return Err(not_asked("the cell does not run as root"));
     }
     let groups = [65534u32, 0];
-    ask!(nr::SETGROUPS, 2, &groups)?;
-    same("groups", ask!(nr::GETGROUPS, 0, 0).at("getgroups")?, 2)
+    must!(nr::SETGROUPS, 2, &groups);
+    same("groups", must!("getgroups"; nr::GETGROUPS, 0, 0), 2)
 }
 
 fn capset() -> Does {
     drop_capabilities()?;
     let (header, mut data) = ([0x2008_0522u32, 0], [9u32; 6]);
-    ask!(nr::CAPGET, &header, &mut data).at("capget")?;
+    must!("capget"; nr::CAPGET, &header, &mut data);
     same("permitted that are left", (data[0] | data[1] | data[3] | data[4]) as usize, 0)
 }
 
 /// Into the root itself: changes nothing but needs all that chroot(2) needs.
 fn chroot() -> Does {
-    if ask!(nr::GETEUID)? != 0 {
+    if must!(nr::GETEUID) != 0 {
         return Err(not_asked("the cell does not run as root"));
     }
-    ask!(nr::CHROOT, sys::path(c"/"))?;
+    must!(nr::CHROOT, sys::path(c"/"));
     Ok(())
 }
 
 fn membarrier() -> Does {
-    let commands = ask!(nr::MEMBARRIER, 0, 0)?;
+    let commands = must!(nr::MEMBARRIER, 0, 0);
     holds("MEMBARRIER_CMD_PRIVATE_EXPEDITED is not offered", commands >> 3 & 3 == 3)?;
-    ask!(nr::MEMBARRIER, 16, 0).at("register")?;
-    ask!(nr::MEMBARRIER, 8, 0).at("MEMBARRIER_CMD_PRIVATE_EXPEDITED")?;
+    must!("register"; nr::MEMBARRIER, 16, 0);
+    must!("MEMBARRIER_CMD_PRIVATE_EXPEDITED"; nr::MEMBARRIER, 8, 0);
     Ok(())
 }
 
 fn getrandom(flags: usize) -> Does {
     let mut room = [0u8; 32];
-    same("bytes", ask!(nr::GETRANDOM, &mut room, 32, flags)?, 32)?;
+    same("bytes", must!(nr::GETRANDOM, &mut room, 32, flags), 32)?;
     // Once in 2^256.
     holds("32 bytes of zeroes", room.iter().any(|b| *b != 0))
 }
 
 fn sysinfo() -> Does {
     let mut info = [0u64; 14];
-    ask!(nr::SYSINFO, &mut info)?;
+    must!(nr::SYSINFO, &mut info);
     holds("no memory at all", info[4] > 0 && info[13] & 0xffff_ffff > 0)
 }
 
 fn getrusage() -> Does {
     let mut usage = [-1i64; 18];
-    ask!(nr::GETRUSAGE, 0, &mut usage)?;
+    must!(nr::GETRUSAGE, 0, &mut usage);
     holds("no page fault was counted", usage[8] > 0)
 }
 
@@ -449,8 +449,8 @@ fn sethostname() -> Does {
     if ask!(nr::UNSHARE, CLONE_NEWUTS).is_err() {
         return Err(not_asked("no UTS namespace of our own to be had"));
     }
-    ask!(nr::SETHOSTNAME, sys::path(c"abicus"), 6)?;
+    must!(nr::SETHOSTNAME, sys::path(c"abicus"), 6);
     let mut name = [0u8; 6 * 65];
-    ask!(nr::UNAME, &mut name).at("uname")?;
+    must!("uname"; nr::UNAME, &mut name);
     holds("uname has another name", name[65..].starts_with(b"abicus\0"))
 }

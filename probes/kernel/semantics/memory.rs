@@ -61,15 +61,15 @@ const PAGE: usize = 4096;
 
 fn shared_file() -> Does {
     let file = memfd()?;
-    ask!(nr::FTRUNCATE, file.0, PAGE).at("ftruncate")?;
+    must!("ftruncate"; nr::FTRUNCATE, file.0, PAGE);
     let map = Map::file(file.0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED)?;
     map.set(5, 42);
     let mut room = [0u8; 1];
-    ask!(nr::PREAD64, file.0, &mut room, 1, 5).at("pread64")?;
+    must!("pread64"; nr::PREAD64, file.0, &mut room, 1, 5);
     same("byte read from the file", usize::from(room[0]), 42)?;
-    ask!(nr::PWRITE64, file.0, &[43u8], 1, 5).at("pwrite64")?;
+    must!("pwrite64"; nr::PWRITE64, file.0, &[43u8], 1, 5);
     same("byte seen in memory", usize::from(map.get(5)), 43)?;
-    ask!(nr::MSYNC, map.at, PAGE, 4).at("msync")?;
+    must!("msync"; nr::MSYNC, map.at, PAGE, 4);
     Ok(())
 }
 
@@ -115,14 +115,14 @@ fn protect_execute() -> Does {
     for (i, byte) in CODE.iter().enumerate() {
         page.set(i, *byte);
     }
-    ask!(nr::MPROTECT, page.at, PAGE, PROT_READ | PROT_EXEC)?;
+    must!(nr::MPROTECT, page.at, PAGE, PROT_READ | PROT_EXEC);
     run_code(&page)
 }
 
 fn protect_refuse() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 1);
-    ask!(nr::MPROTECT, page.at, PAGE, PROT_READ)?;
+    must!(nr::MPROTECT, page.at, PAGE, PROT_READ);
     same("signal of a write", signal_of(&mut || page.set(0, 2))? as usize, SIGSEGV as usize)
 }
 
@@ -138,7 +138,7 @@ fn low_32bit() -> Does {
 fn address_bits() -> Does {
     // A hint at the top of 52 or 56 bits: the kernel only goes beyond 47 or 48 when asked so.
     let hint = if cfg!(target_arch = "x86_64") { (1usize << 56) - (PAGE << 8) } else { (1usize << 52) - (PAGE << 8) };
-    let at = ask!(nr::MMAP, hint, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)?;
+    let at = must!(nr::MMAP, hint, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     drop(Map { at: at as *mut u8, len: PAGE });
     Err(value(format_args!("{}", if at >> 48 != 0 { "more than 48" } else { "at most 48" })))
 }
@@ -147,7 +147,7 @@ fn mremap_move() -> Does {
     let page = Map::private(PAGE)?;
     page.set(7, 42);
     // MREMAP_MAYMOVE, and a neighbour that may be in the way.
-    let at = ask!(nr::MREMAP, page.at, PAGE, 16 * PAGE, 1)?;
+    let at = must!(nr::MREMAP, page.at, PAGE, 16 * PAGE, 1);
     core::mem::forget(page);
     let more = Map { at: at as *mut u8, len: 16 * PAGE };
     same("byte after the move", usize::from(more.get(7)), 42)?;
@@ -159,15 +159,15 @@ fn mremap_move() -> Does {
 fn mremap_keep() -> Does {
     let page = Map::private(PAGE)?;
     page.set(7, 42);
-    let at = ask!(nr::MREMAP, page.at, PAGE, PAGE, 1 | 4, 0)?;
+    let at = must!(nr::MREMAP, page.at, PAGE, PAGE, 1 | 4, 0);
     let moved = Map { at: at as *mut u8, len: PAGE };
     same("byte that moved", usize::from(moved.get(7)), 42)?;
     same("byte that stayed", usize::from(page.get(7)), 0)
 }
 
 fn brk_grow() -> Does {
-    let now = ask!(nr::BRK, 0)?;
-    let then = ask!(nr::BRK, now + 16 * PAGE)?;
+    let now = must!(nr::BRK, 0);
+    let then = must!(nr::BRK, now + 16 * PAGE);
     same("bytes more", then.wrapping_sub(now), 16 * PAGE)?;
     // SAFETY: the heap ends 16 pages later now, and nobody else uses it.
     let byte = unsafe {
@@ -182,16 +182,16 @@ fn mincore() -> Does {
     let two = Map::private(2 * PAGE)?;
     two.set(0, 1);
     let mut resident = [9u8; 2];
-    ask!(nr::MINCORE, two.at, two.len, &mut resident)?;
+    must!(nr::MINCORE, two.at, two.len, &mut resident);
     same("page that was touched", usize::from(resident[0] & 1), 1)
 }
 
 /// memfd_create(2): a file without a name that keeps what is written into it.
 fn memfd_create() -> Does {
-    let fd = Fd::of(ask!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1))?;
+    let fd = Fd(must!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1) as i32);
     sys::write(fd.0, b"abicus").at("write")?;
     let mut back = [0u8; 8];
-    let n = ask!(nr::PREAD64, fd.0, &mut back, back.len(), 0).at("read back")?;
+    let n = must!("read back"; nr::PREAD64, fd.0, &mut back, back.len(), 0);
     holds("not what was written", &back[..n.min(8)] == b"abicus")
 }
 
@@ -199,28 +199,28 @@ fn memfd_seal() -> Does {
     let file = memfd()?;
     sys::write(file.0, b"x").at("write")?;
     // F_ADD_SEALS: SHRINK | GROW | WRITE
-    ask!(nr::FCNTL, file.0, 1033, 2 | 4 | 8).at("F_ADD_SEALS")?;
+    must!("F_ADD_SEALS"; nr::FCNTL, file.0, 1033, 2 | 4 | 8);
     refused("write", sys::write(file.0, b"y"), EPERM)?;
     refused("ftruncate", ask!(nr::FTRUNCATE, file.0, 0), EPERM)?;
-    same("F_GET_SEALS", ask!(nr::FCNTL, file.0, 1034).at("F_GET_SEALS")?, 14)
+    same("F_GET_SEALS", must!("F_GET_SEALS"; nr::FCNTL, file.0, 1034), 14)
 }
 
 /// MFD_NOEXEC_SEAL, which runtimes pass first and leave out when a kernel does not know it.
 fn memfd_exec_flag() -> Does {
-    let file = Fd::of(ask!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1 | 8))?;
+    let file = Fd(must!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1 | 8) as i32);
     same("executable bits", (stat(file.0, c"").at("fstat")?.mode & 0o111) as usize, 0)
 }
 
 /// Reserves nothing: only touching would.
 fn memfd_hugetlb() -> Does {
-    Fd::of(ask!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1 | 4))?;
+    Fd(must!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1 | 4) as i32);
     Ok(())
 }
 
 /// Memory that even the kernel does not map: read(2) and write(2) on it fail, our own loads do not.
 fn memfd_secret() -> Does {
-    let file = Fd::of(ask!(nr::MEMFD_SECRET, O_CLOEXEC))?;
-    ask!(nr::FTRUNCATE, file.0, PAGE).at("ftruncate")?;
+    let file = Fd(must!(nr::MEMFD_SECRET, O_CLOEXEC) as i32);
+    must!("ftruncate"; nr::FTRUNCATE, file.0, PAGE);
     let page = Map::file(file.0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED)?;
     page.set(0, 42);
     same("byte", usize::from(page.get(0)), 42)?;
@@ -233,7 +233,7 @@ fn memfd_secret() -> Does {
 fn madvise_dontneed() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 42);
-    ask!(nr::MADVISE, page.at, PAGE, 4)?;
+    must!(nr::MADVISE, page.at, PAGE, 4);
     same("byte", usize::from(page.get(0)), 0)
 }
 
@@ -241,7 +241,7 @@ fn madvise_dontneed() -> Does {
 fn advise(advice: usize) -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 42);
-    ask!(nr::MADVISE, page.at, PAGE, advice)?;
+    must!(nr::MADVISE, page.at, PAGE, advice);
     page.set(1, 43);
     same("byte", usize::from(page.get(1)), 43)
 }
@@ -251,23 +251,23 @@ fn madvise_collapse() -> Does {
     let area = Map::private(2 * huge)?;
     let at = (area.at as usize + huge - 1) & !(huge - 1);
     area.set(at - area.at as usize, 42);
-    ask!(nr::MADVISE, at, huge, 25)?;
+    must!(nr::MADVISE, at, huge, 25);
     same("byte", usize::from(area.get(at - area.at as usize)), 42)
 }
 
 /// MADV_POPULATE_WRITE
 fn madvise_populate() -> Does {
     let page = Map::private(PAGE)?;
-    ask!(nr::MADVISE, page.at, PAGE, 23)?;
+    must!(nr::MADVISE, page.at, PAGE, 23);
     let mut resident = [0u8; 1];
-    ask!(nr::MINCORE, page.at, PAGE, &mut resident).at("mincore")?;
+    must!("mincore"; nr::MINCORE, page.at, PAGE, &mut resident);
     same("resident", usize::from(resident[0] & 1), 1)
 }
 
 fn madvise_wipe() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 42);
-    ask!(nr::MADVISE, page.at, PAGE, 18)?;
+    must!(nr::MADVISE, page.at, PAGE, 18);
     let status = Twin::start(&mut || i32::from(page.get(0)))?.wait()?;
     same("byte in a child", status as usize >> 8, 0)?;
     same("byte here", usize::from(page.get(0)), 42)
@@ -276,7 +276,7 @@ fn madvise_wipe() -> Does {
 fn madvise_dont_fork() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 42);
-    ask!(nr::MADVISE, page.at, PAGE, 10)?;
+    must!(nr::MADVISE, page.at, PAGE, 10);
     let signal = signal_of(&mut || {
         let _ = page.get(0);
     })?;
@@ -286,66 +286,66 @@ fn madvise_dont_fork() -> Does {
 fn madvise_guard() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 42);
-    ask!(nr::MADVISE, page.at, PAGE, 102)?;
+    must!(nr::MADVISE, page.at, PAGE, 102);
     let signal = signal_of(&mut || {
         let _ = page.get(0);
     })?;
     same("signal of who reads a guarded page", signal as usize, SIGSEGV as usize)?;
-    ask!(nr::MADVISE, page.at, PAGE, 103).at("MADV_GUARD_REMOVE")?;
+    must!("MADV_GUARD_REMOVE"; nr::MADVISE, page.at, PAGE, 103);
     same("byte after", usize::from(page.get(0)), 0)
 }
 
 fn process_madvise() -> Does {
     let page = Map::private(PAGE)?;
-    let me = Fd::of(ask!(nr::PIDFD_OPEN, sys::getpid(), 0)).at("pidfd_open")?;
+    let me = Fd(must!("pidfd_open"; nr::PIDFD_OPEN, sys::getpid(), 0) as i32);
     let vector = [page.at as usize, PAGE];
     // MADV_WILLNEED
-    same("bytes", ask!(nr::PROCESS_MADVISE, me.0, &vector, 1, 3, 0)?, PAGE)
+    same("bytes", must!(nr::PROCESS_MADVISE, me.0, &vector, 1, 3, 0), PAGE)
 }
 
 fn mlock_page() -> Does {
     let page = Map::private(PAGE)?;
-    ask!(nr::MLOCK, page.at, PAGE)?;
+    must!(nr::MLOCK, page.at, PAGE);
     let mut resident = [0u8; 1];
-    ask!(nr::MINCORE, page.at, PAGE, &mut resident).at("mincore")?;
+    must!("mincore"; nr::MINCORE, page.at, PAGE, &mut resident);
     same("resident", usize::from(resident[0] & 1), 1)?;
     // MS_INVALIDATE of locked memory is refused: that it is locked, not only resident.
     refused("msync MS_INVALIDATE", ask!(nr::MSYNC, page.at, PAGE, 2), EBUSY)?;
-    ask!(nr::MUNLOCK, page.at, PAGE).at("munlock")?;
+    must!("munlock"; nr::MUNLOCK, page.at, PAGE);
     Ok(())
 }
 
 fn mlock_on_fault() -> Does {
     let page = Map::private(PAGE)?;
-    ask!(nr::MLOCK2, page.at, PAGE, 1)?;
+    must!(nr::MLOCK2, page.at, PAGE, 1);
     page.set(0, 1);
     refused("msync MS_INVALIDATE", ask!(nr::MSYNC, page.at, PAGE, 2), EBUSY)
 }
 
 /// What exists is a few pages; MCL_ONFAULT, so that nothing is read in for it.
 fn mlock_all() -> Does {
-    ask!(nr::MLOCKALL, 1 | 4)?;
-    ask!(nr::MUNLOCKALL).at("munlockall")?;
+    must!(nr::MLOCKALL, 1 | 4);
+    must!("munlockall"; nr::MUNLOCKALL);
     Ok(())
 }
 
 fn mempolicy_get() -> Does {
     let (mut mode, mut nodes) = (-1i32, [0u64; 16]);
     // MPOL_F_MEMS_ALLOWED
-    ask!(nr::GET_MEMPOLICY, 0, &mut nodes, 1024, 0, 4).at("nodes allowed")?;
-    ask!(nr::GET_MEMPOLICY, &mut mode, 0, 0, 0, 0)?;
+    must!("nodes allowed"; nr::GET_MEMPOLICY, 0, &mut nodes, 1024, 0, 4);
+    must!(nr::GET_MEMPOLICY, &mut mode, 0, 0, 0, 0);
     holds("no node is allowed", nodes.iter().any(|word| *word != 0))
 }
 
 /// MPOL_PREFERRED without a node: local.
 fn mempolicy_set() -> Does {
-    ask!(nr::SET_MEMPOLICY, 1, 0, 0)?;
+    must!(nr::SET_MEMPOLICY, 1, 0, 0);
     Ok(())
 }
 
 fn mempolicy_mbind() -> Does {
     let page = Map::private(PAGE)?;
-    ask!(nr::MBIND, page.at, PAGE, 1, 0, 0, 0)?;
+    must!(nr::MBIND, page.at, PAGE, 1, 0, 0, 0);
     page.set(0, 1);
     Ok(())
 }
@@ -354,10 +354,10 @@ fn mempolicy_mbind() -> Does {
 fn mempolicy_home_node() -> Does {
     let page = Map::private(PAGE)?;
     let mut nodes = [0u64; 16];
-    ask!(nr::GET_MEMPOLICY, 0, &mut nodes, 1024, 0, 4).at("nodes allowed")?;
+    must!("nodes allowed"; nr::GET_MEMPOLICY, 0, &mut nodes, 1024, 0, 4);
     let node = nodes.iter().position(|word| *word != 0).map_or(0, |i| i * 64 + nodes[i].trailing_zeros() as usize);
-    ask!(nr::MBIND, page.at, PAGE, 2, &nodes, 1024, 0).at("mbind")?;
-    ask!(nr::SET_MEMPOLICY_HOME_NODE, page.at, PAGE, node, 0)?;
+    must!("mbind"; nr::MBIND, page.at, PAGE, 2, &nodes, 1024, 0);
+    must!(nr::SET_MEMPOLICY_HOME_NODE, page.at, PAGE, node, 0);
     Ok(())
 }
 
@@ -366,14 +366,14 @@ fn mempolicy_move_pages() -> Does {
     let page = Map::private(PAGE)?;
     page.set(0, 1);
     let (pages, mut node) = ([page.at as usize], -1i32);
-    ask!(nr::MOVE_PAGES, 0, 1, &pages, 0, &mut node, 0)?;
+    must!(nr::MOVE_PAGES, 0, 1, &pages, 0, &mut node, 0);
     holds("the page is on no node", node >= 0)
 }
 
 /// A page without access by its key; the key's rights are those of the thread, so a child reads it.
 fn pkey_protect() -> Does {
     // PKEY_DISABLE_ACCESS
-    let key = ask!(nr::PKEY_ALLOC, 0, 1)?;
+    let key = must!(nr::PKEY_ALLOC, 0, 1);
     let page = Map::private(PAGE)?;
     page.set(0, 42);
     let protected = ask!(nr::PKEY_MPROTECT, page.at, PAGE, PROT_READ | PROT_WRITE, key);
@@ -397,14 +397,14 @@ extern "C" fn touch(page: usize) {
 /// A thread touches a page that is not there; we see the fault and supply the page.
 fn userfaultfd() -> Does {
     // UFFD_USER_MODE_ONLY
-    let fd = Fd::of(ask!(nr::USERFAULTFD, O_CLOEXEC | O_NONBLOCK | 1))?;
+    let fd = Fd(must!(nr::USERFAULTFD, O_CLOEXEC | O_NONBLOCK | 1) as i32);
     let api = [0xaau64, 0, 0];
-    ask!(nr::IOCTL, fd.0, 0xc018_aa3fusize, &api).at("UFFDIO_API")?;
+    must!("UFFDIO_API"; nr::IOCTL, fd.0, 0xc018_aa3fusize, &api);
     let (area, source) = (Map::private(2 * PAGE)?, Map::private(PAGE)?);
     area.set(PAGE, 0);
     source.set(0, 42);
     let register = [area.at as u64, PAGE as u64, 1, 0];
-    ask!(nr::IOCTL, fd.0, 0xc020_aa00usize, &register).at("UFFDIO_REGISTER")?;
+    must!("UFFDIO_REGISTER"; nr::IOCTL, fd.0, 0xc020_aa00usize, &register);
     let thread = Thread::start(touch, area.at as usize)?;
     let mut event = [0u64; 4];
     let mut answer = super::process::ready(&fd, 1, 200);
@@ -424,21 +424,21 @@ fn userfaultfd() -> Does {
 /// On its own: what is sealed stays for the life of the process.
 fn mseal() -> Does {
     let page = Map::private(PAGE)?;
-    ask!(nr::MSEAL, page.at, PAGE, 0)?;
+    must!(nr::MSEAL, page.at, PAGE, 0);
     refused("munmap", ask!(nr::MUNMAP, page.at, PAGE), EPERM)?;
     refused("mprotect", ask!(nr::MPROTECT, page.at, PAGE, PROT_READ), EPERM)
 }
 
 #[cfg(target_arch = "x86_64")]
 fn map_shadow_stack() -> Does {
-    let at = ask!(nr::MAP_SHADOW_STACK, 0, PAGE, 0)?;
+    let at = must!(nr::MAP_SHADOW_STACK, 0, PAGE, 0);
     drop(Map { at: at as *mut u8, len: PAGE });
     Ok(())
 }
 
 /// IPC_PRIVATE, and marked for removal as soon as it is attached.
 fn sysv_memory() -> Does {
-    let id = ask!(nr::SHMGET, 0, PAGE, 0o600)?;
+    let id = must!(nr::SHMGET, 0, PAGE, 0o600);
     let at = ask!(nr::SHMAT, id, 0, 0);
     let removed = ask!(nr::SHMCTL, id, 0, 0);
     let map = core::mem::ManuallyDrop::new(Map { at: at.at("shmat")? as *mut u8, len: PAGE });
@@ -448,29 +448,29 @@ fn sysv_memory() -> Does {
     });
     let byte = map.get(0);
     let status = status?.wait().map(|_| map.get(0)).unwrap_or(byte);
-    ask!(nr::SHMDT, map.at).at("shmdt")?;
+    must!("shmdt"; nr::SHMDT, map.at);
     removed.at("IPC_RMID")?;
     same("byte a child wrote", usize::from(status), 42)
 }
 
 fn sysv_semaphore() -> Does {
-    let id = ask!(nr::SEMGET, 0, 1, 0o600)?;
+    let id = must!(nr::SEMGET, 0, 1, 0o600);
     // struct sembuf { number, operation, flags }: up by 3, then down by 2.
     let steps = [[0i16, 3, 0], [0, -2, 0x800]];
     let done = ask!(nr::SEMTIMEDOP, id, &steps, 2, 0);
     // GETVAL, then IPC_RMID
     let left = ask!(nr::SEMCTL, id, 0, 12, 0);
-    ask!(nr::SEMCTL, id, 0, 0, 0).at("IPC_RMID")?;
+    must!("IPC_RMID"; nr::SEMCTL, id, 0, 0, 0);
     done.at("semtimedop")?;
     same("value", left.at("GETVAL")?, 1)
 }
 
 fn sysv_message() -> Does {
-    let id = ask!(nr::MSGGET, 0, 0o600)?;
+    let id = must!(nr::MSGGET, 0, 0o600);
     let (message, mut room) = ([7usize, 42], [0usize; 2]);
     let sent = ask!(nr::MSGSND, id, &message, 8, 0o4000);
     let taken = ask!(nr::MSGRCV, id, &mut room, 8, 7, 0o4000);
-    ask!(nr::MSGCTL, id, 0, 0).at("IPC_RMID")?;
+    must!("IPC_RMID"; nr::MSGCTL, id, 0, 0);
     sent.at("msgsnd")?;
     same("bytes", taken.at("msgrcv")?, 8)?;
     same("text", room[1], 42)
@@ -482,9 +482,9 @@ fn mqueue() -> Does {
     let queue =
         ask!(nr::MQ_OPEN, name.bytes().as_ptr(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NONBLOCK, 0o600, &limits);
     let queue = Fd::of(queue)?;
-    ask!(nr::MQ_UNLINK, name.bytes().as_ptr()).at("mq_unlink")?;
-    ask!(nr::MQ_TIMEDSEND, queue.0, sys::path(c"hello"), 5, 1, 0).at("mq_timedsend")?;
+    must!("mq_unlink"; nr::MQ_UNLINK, name.bytes().as_ptr());
+    must!("mq_timedsend"; nr::MQ_TIMEDSEND, queue.0, sys::path(c"hello"), 5, 1, 0);
     let mut room = [0u8; 16];
-    let n = ask!(nr::MQ_TIMEDRECEIVE, queue.0, &mut room, 16, 0, 0).at("mq_timedreceive")?;
+    let n = must!("mq_timedreceive"; nr::MQ_TIMEDRECEIVE, queue.0, &mut room, 16, 0, 0);
     holds("another message came", &room[..n.min(16)] == b"hello")
 }

@@ -126,7 +126,7 @@ fn clone3_spawn() -> Does {
 fn clone3_pidfd() -> Does {
     let mut fd = -1i32;
     let arguments = [CLONE_PIDFD as u64, &raw mut fd as u64, 0, 0, SIGCHLD as u64, 0, 0, 0];
-    match ask!(nr::CLONE3, &arguments, 64)? {
+    match must!(nr::CLONE3, &arguments, 64) {
         0 => sys::exit(0),
         pid => {
             let (child, fd) = (Twin(pid as i32), Fd(fd));
@@ -145,7 +145,7 @@ pub fn ready(fd: &Fd, events: i16, ms: u64) -> Result<usize, i32> {
 
 /// A memfd that can be executed: nothing has it open for writing.
 fn program(text: &[u8]) -> Result<Fd, No> {
-    let fd = Fd::of(ask!(nr::MEMFD_CREATE, sys::path(c"abicus"), 1)).at("memfd_create")?;
+    let fd = Fd(must!("memfd_create"; nr::MEMFD_CREATE, sys::path(c"abicus"), 1) as i32);
     sys::write(fd.0, text).at("write")?;
     Ok(fd)
 }
@@ -177,9 +177,9 @@ fn execve_path() -> Does {
 fn execve_script() -> Does {
     let binary = program(&tiny_program())?;
     // The interpreter must be open where the script starts: no close on exec.
-    let plain = Fd::of(ask!(nr::DUP, binary.0)).at("dup")?;
+    let plain = Fd(must!("dup"; nr::DUP, binary.0) as i32);
     let text = crate::rt::text::Text::<64>::format(format_args!("#!/proc/self/fd/{}\n", plain.0));
-    let script = Fd::of(ask!(nr::DUP, program(text.bytes())?.0)).at("dup")?;
+    let script = Fd(must!("dup"; nr::DUP, program(text.bytes())?.0) as i32);
     executes("execveat", &mut || ask!(nr::EXECVEAT, script.0, sys::path(c""), &[0usize], &[0usize], AT_EMPTY_PATH))
 }
 
@@ -188,7 +188,7 @@ fn waitid_nowait() -> Does {
     let child = Twin::start(&mut || 7)?;
     let mut info = [0i32; 32];
     // P_PID; WEXITED | WNOWAIT
-    ask!(nr::WAITID, 1, child.0, &mut info, 4 | 0x0100_0000, 0)?;
+    must!(nr::WAITID, 1, child.0, &mut info, 4 | 0x0100_0000, 0);
     same("status", info[6] as usize, 7)?;
     let status = child.wait()?;
     same("status again", status as usize, 7 << 8)
@@ -196,17 +196,17 @@ fn waitid_nowait() -> Does {
 
 fn waitid_pidfd() -> Does {
     let child = Twin::start(&mut || 7)?;
-    let fd = Fd::of(ask!(nr::PIDFD_OPEN, child.0, 0)).at("pidfd_open")?;
+    let fd = Fd(must!("pidfd_open"; nr::PIDFD_OPEN, child.0, 0) as i32);
     let mut info = [0i32; 32];
     // P_PIDFD; WEXITED | WNOWAIT
-    ask!(nr::WAITID, 3, fd.0, &mut info, 4 | 0x0100_0000, 0).at("waitid")?;
+    must!("waitid"; nr::WAITID, 3, fd.0, &mut info, 4 | 0x0100_0000, 0);
     same("status", info[6] as usize, 7)
 }
 
 fn wait_rusage() -> Does {
     let child = Twin::start(&mut || 0)?;
     let (mut usage, mut status) = ([-1i64; 18], -1i32);
-    ask!(nr::WAIT4, child.0, &mut status, 0, &mut usage)?;
+    must!(nr::WAIT4, child.0, &mut status, 0, &mut usage);
     core::mem::forget(child);
     same("status", status as usize, 0)?;
     // ru_minflt: whoever forked has written to its stack.
@@ -217,7 +217,7 @@ fn pidfd_open() -> Does {
     let child = Twin::start(&mut || loop {
         sys::sleep_ms(1000);
     })?;
-    let fd = Fd::of(ask!(nr::PIDFD_OPEN, child.0, 0))?;
+    let fd = Fd(must!(nr::PIDFD_OPEN, child.0, 0) as i32);
     same("readable while the child lives", ready(&fd, 1, 0).at("ppoll")?, 0)?;
     let _ = sys::kill(child.0, SIGKILL);
     same("readable when it has ended", ready(&fd, 1, 1000).at("ppoll")?, 1)
@@ -227,8 +227,8 @@ fn pidfd_signal() -> Does {
     let child = Twin::start(&mut || loop {
         sys::sleep_ms(1000);
     })?;
-    let fd = Fd::of(ask!(nr::PIDFD_OPEN, child.0, 0)).at("pidfd_open")?;
-    ask!(nr::PIDFD_SEND_SIGNAL, fd.0, SIGTERM, 0, 0)?;
+    let fd = Fd(must!("pidfd_open"; nr::PIDFD_OPEN, child.0, 0) as i32);
+    must!(nr::PIDFD_SEND_SIGNAL, fd.0, SIGTERM, 0, 0);
     same("signal that ended it", child.wait()? as usize, SIGTERM as usize)
 }
 
@@ -236,9 +236,9 @@ fn pidfd_signal() -> Does {
 fn pidfd_getfd() -> Does {
     let told = Map::shared(4096)?;
     let child = Twin::start(&mut || {
-        let Ok((from, to)) = pipe() else { return 1 };
-        let _ = sys::write(to.0, b"from within");
-        told.word(0).store(from.0 as u32, SeqCst);
+        let Ok([from, to]) = sys::pipe() else { return 1 };
+        let _ = sys::write(to, b"from within");
+        told.word(0).store(from as u32, SeqCst);
         loop {
             sys::sleep_ms(1000);
         }
@@ -249,8 +249,8 @@ fn pidfd_getfd() -> Does {
         }
         sys::sleep_ms(1);
     }
-    let fd = Fd::of(ask!(nr::PIDFD_OPEN, child.0, 0)).at("pidfd_open")?;
-    let taken = Fd::of(ask!(nr::PIDFD_GETFD, fd.0, told.word(0).load(SeqCst), 0))?;
+    let fd = Fd(must!("pidfd_open"; nr::PIDFD_OPEN, child.0, 0) as i32);
+    let taken = Fd(must!(nr::PIDFD_GETFD, fd.0, told.word(0).load(SeqCst), 0) as i32);
     let mut room = [0; 16];
     let n = sys::read(taken.0, &mut room).at("read")?;
     same("bytes read from the child's pipe", n, 11)
@@ -277,7 +277,7 @@ fn process_vm_read() -> Does {
     let (page, child) = looking_in()?;
     let mut room = [0u8; 1];
     let (here, there) = ([room.as_mut_ptr() as usize, 1], [page.at as usize, 1]);
-    same("bytes", ask!(nr::PROCESS_VM_READV, child.0, &here, 1, &there, 1, 0)?, 1)?;
+    same("bytes", must!(nr::PROCESS_VM_READV, child.0, &here, 1, &there, 1, 0), 1)?;
     // SAFETY: lives; read again because the kernel wrote it behind the compiler's back.
     same("byte", usize::from(unsafe { (&raw const room[0]).read_volatile() }), 42)
 }
@@ -286,7 +286,7 @@ fn process_vm_write() -> Does {
     let (page, child) = looking_in()?;
     let byte = [9u8];
     let (here, there) = ([byte.as_ptr() as usize, 1], [page.at as usize + 1, 1]);
-    same("bytes", ask!(nr::PROCESS_VM_WRITEV, child.0, &here, 1, &there, 1, 0)?, 1)?;
+    same("bytes", must!(nr::PROCESS_VM_WRITEV, child.0, &here, 1, &there, 1, 0), 1)?;
     same("status of a child that saw it", child.wait()? as usize, 9 << 8)
 }
 
@@ -309,13 +309,13 @@ fn ptrace_traceme() -> Does {
         return Err(at("PTRACE_TRACEME", status >> 8));
     }
     let mut word = 0usize;
-    ask!(nr::PTRACE, 1, child.0, page.at, &mut word).at("PTRACE_PEEKTEXT")?;
+    must!("PTRACE_PEEKTEXT"; nr::PTRACE, 1, child.0, page.at, &mut word);
     same("byte seen", word & 0xff, 42)?;
     let mut registers = [0usize; 64];
     let room = [registers.as_mut_ptr() as usize, size_of_val(&registers)];
-    ask!(nr::PTRACE, 0x4204, child.0, 1, &room).at("PTRACE_GETREGSET")?;
-    ask!(nr::PTRACE, 4, child.0, page.at, 0x0900usize | word & 0xff).at("PTRACE_POKETEXT")?;
-    ask!(nr::PTRACE, 7, child.0, 0, 0).at("PTRACE_CONT")?;
+    must!("PTRACE_GETREGSET"; nr::PTRACE, 0x4204, child.0, 1, &room);
+    must!("PTRACE_POKETEXT"; nr::PTRACE, 4, child.0, page.at, 0x0900usize | word & 0xff);
+    must!("PTRACE_CONT"; nr::PTRACE, 7, child.0, 0, 0);
     same("status of a child that was changed", child.wait()? as usize, 109 << 8)
 }
 
@@ -324,21 +324,21 @@ fn ptrace_seize() -> Does {
     let child = Twin::start(&mut || loop {
         sys::sleep_ms(1000);
     })?;
-    ask!(nr::PTRACE, 0x4206, child.0, 0, 0).at("PTRACE_SEIZE")?;
-    ask!(nr::PTRACE, 0x4207, child.0, 0, 0).at("PTRACE_INTERRUPT")?;
+    must!("PTRACE_SEIZE"; nr::PTRACE, 0x4206, child.0, 0, 0);
+    must!("PTRACE_INTERRUPT"; nr::PTRACE, 0x4207, child.0, 0, 0);
     let (_, status) = sys::wait(child.0, 0).at("wait for the stop")?;
     // PTRACE_EVENT_STOP
     same("how it stopped", status as usize >> 16, 128)?;
-    ask!(nr::PTRACE, 17, child.0, 0, 0).at("PTRACE_DETACH")?;
+    must!("PTRACE_DETACH"; nr::PTRACE, 17, child.0, 0, 0);
     Ok(())
 }
 
 fn kcmp_file() -> Does {
     let (one, other) = pipe()?;
-    let copy = Fd::of(ask!(nr::DUP, one.0)).at("dup")?;
+    let copy = Fd(must!("dup"; nr::DUP, one.0) as i32);
     let me = sys::getpid();
-    same("of a copy", ask!(nr::KCMP, me, me, 0, one.0, copy.0)?, 0)?;
-    holds("two pipe ends compare equal", ask!(nr::KCMP, me, me, 0, one.0, other.0)? != 0)
+    same("of a copy", must!(nr::KCMP, me, me, 0, one.0, copy.0), 0)?;
+    holds("two pipe ends compare equal", must!(nr::KCMP, me, me, 0, one.0, other.0) != 0)
 }
 
 fn setsid() -> Does {
@@ -366,11 +366,11 @@ fn rseq() -> Does {
     // cpu_id_start, cpu_id (-1: not registered)
     let mut area = RseqArea([0, u32::MAX, 0, 0, 0, 0, 0, 0]);
     let at = &raw mut area as usize;
-    ask!(nr::RSEQ, at, 32, 0, SIGNATURE)?;
+    must!(nr::RSEQ, at, 32, 0, SIGNATURE);
     let _ = ask!(nr::SCHED_YIELD);
     // SAFETY: lives; the kernel writes it whenever we are scheduled.
     let cpu = unsafe { (&raw const area.0[1]).read_volatile() };
-    ask!(nr::RSEQ, at, 32, 1, SIGNATURE).at("unregister")?;
+    must!("unregister"; nr::RSEQ, at, 32, 1, SIGNATURE);
     holds("no processor number was written", cpu < 65536)
 }
 
@@ -393,19 +393,16 @@ fn robust_list() -> Does {
 
 /// set_tid_address(2): the word is cleared when its thread ends.
 fn tid_address() -> Does {
-    let page = Map::shared(4096)?;
+    let (page, stack) = (Map::shared(4096)?, Map::private(8192)?);
     page.word(0).store(7, SeqCst);
     in_twin("set_tid_address", &mut || {
-        let stack = Map::private(8192);
         // The word is only cleared where somebody shares the memory, exit(2): a second process that does.
         let answer = ask!(nr::SET_TID_ADDRESS, page.word(0));
-        let Ok(stack) = stack else { return ENOMEM };
         extern "C" fn wait(_: usize) {
             sys::sleep_ms(3);
         }
-        // SAFETY: the stack is not unmapped: this process leaves it to its end.
+        // SAFETY: this process never unmaps the stack: it leaves it to its end.
         let _ = unsafe { clone_on(CLONE_VM, stack.top(), 0, 0, wait, 0) };
-        core::mem::forget(stack);
         i32::from(answer.ok() != ask!(nr::GETTID).ok()) * answer.err().unwrap_or(255)
     })?;
     same("word after the end", page.word(0).load(SeqCst) as usize, 0)
