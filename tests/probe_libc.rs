@@ -3,6 +3,7 @@
 //!
 //! Needs bubblewrap, Debian's musl and the root file systems of `ci/fixtures`. What is absent fails; nothing is skipped.
 #![cfg(target_arch = "x86_64")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../probes/libc/craft.rs"]
 mod craft;

@@ -3,7 +3,6 @@
 //! Goes in: a table of declarations. Comes out: a method of `Cell` for each, which looks the function up when it is called.
 //! A check has a process of its own, so where there is no such function the call ends it, with that as what was seen. Must not know: what the functions are called for.
 //! Structures of the libc are passed as bytes or words: their layouts stand where they are read.
-#![allow(dead_code)]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 
@@ -43,7 +42,6 @@ const fn cstr(text: &'static str) -> &'static core::ffi::CStr {
 
 pub type Thread = usize;
 pub type Start = extern "C" fn(Any) -> Any;
-pub type Handler = extern "C" fn(c_int);
 pub type Compare = extern "C" fn(Any, Any) -> c_int;
 
 // Functions that POSIX or the two libcs' common core promise: their absence is something seen.
@@ -52,23 +50,18 @@ api! { true
     _exit(status: c_int);
     abort();
     access(path: Text, mode: c_int) -> c_int;
-    alarm(seconds: u32) -> u32;
     aligned_alloc(alignment: usize, size: usize) -> Any;
     bsearch(key: Any, base: Any, count: usize, size: usize, compare: Compare) -> Any;
     calloc(count: usize, size: usize) -> Any;
     chdir(path: Text) -> c_int;
-    clearenv() -> c_int;
     clock_gettime(clock: c_int, time: *mut [i64; 2]) -> c_int;
     clock_nanosleep(clock: c_int, flags: c_int, time: *const [i64; 2], rest: *mut [i64; 2]) -> c_int;
     close(fd: c_int) -> c_int;
     closedir(dir: Any) -> c_int;
     confstr(name: c_int, room: Room, size: usize) -> usize;
-    connect(fd: c_int, address: Any, size: u32) -> c_int;
-    dlclose(handle: Any) -> c_int;
     dlerror() -> Text;
     dlopen(path: Text, flags: c_int) -> Any;
     dlsym(handle: Any, name: Text) -> usize;
-    dup2(from: c_int, to: c_int) -> c_int;
     execve(path: Text, arguments: *const Text, environment: *const Text) -> c_int;
     faccessat(dir: c_int, path: Text, mode: c_int, flags: c_int) -> c_int;
     fchmodat(dir: c_int, path: Text, mode: u32, flags: c_int) -> c_int;
@@ -76,12 +69,10 @@ api! { true
     ferror(stream: Any) -> c_int;
     fflush(stream: Any) -> c_int;
     fgets(room: Room, size: c_int, stream: Any) -> Room;
-    fileno(stream: Any) -> c_int;
     fnmatch(pattern: Text, text: Text, flags: c_int) -> c_int;
     fopen(path: Text, mode: Text) -> Any;
     fork() -> c_int;
     fputs(text: Text, stream: Any) -> c_int;
-    fread(room: Any, size: usize, count: usize, stream: Any) -> usize;
     free(block: Any);
     freeaddrinfo(list: *mut AddrInfo);
     freeifaddrs(list: *mut IfAddrs);
@@ -92,11 +83,9 @@ api! { true
     fwrite(data: Any, size: usize, count: usize, stream: Any) -> usize;
     getaddrinfo(name: Text, service: Text, hints: *const AddrInfo, list: *mut *mut AddrInfo) -> c_int;
     getcwd(room: Room, size: usize) -> Room;
-    getegid() -> u32;
     getentropy(room: Any, size: usize) -> c_int;
     getgrgid_r(id: u32, group: Any, room: Room, size: usize, found: *mut Any) -> c_int;
     getgrnam_r(name: Text, group: Any, room: Room, size: usize, found: *mut Any) -> c_int;
-    getgroups(size: c_int, list: *mut u32) -> c_int;
     gethostbyname(name: Text) -> *const HostEnt;
     gethostname(room: Room, size: usize) -> c_int;
     getifaddrs(list: *mut *mut IfAddrs) -> c_int;
@@ -117,7 +106,6 @@ api! { true
     iconv_close(handle: Any) -> c_int;
     iconv_open(to: Text, from: Text) -> Any;
     if_nametoindex(name: Text) -> u32;
-    initgroups(name: Text, group: u32) -> c_int;
     isatty(fd: c_int) -> c_int;
     iswalpha(c: u32) -> c_int;
     kill(pid: c_int, signal: c_int) -> c_int;
@@ -127,13 +115,11 @@ api! { true
     mkdtemp(template: Room) -> Room;
     mkstemp(template: Room) -> c_int;
     mktime(parts: *mut Tm) -> i64;
-    mlock(address: Any, size: usize) -> c_int;
     mmap(address: Any, size: usize, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> Any;
     mq_close(queue: c_int) -> c_int;
     mq_receive(queue: c_int, room: Room, size: usize, priority: *mut u32) -> isize;
     mq_send(queue: c_int, text: Text, size: usize, priority: u32) -> c_int;
     mq_unlink(name: Text) -> c_int;
-    munmap(address: Any, size: usize) -> c_int;
     nanosleep(time: *const [i64; 2], rest: *mut [i64; 2]) -> c_int;
     nftw(path: Text, visit: extern "C" fn(Text, Any, c_int, Any) -> c_int, fds: c_int, flags: c_int) -> c_int;
     nl_langinfo(item: c_int) -> Text;
@@ -193,17 +179,14 @@ api! { true
     qsort(base: Any, count: usize, size: usize, compare: Compare);
     raise(signal: c_int) -> c_int;
     readdir(dir: Any) -> *const DirEnt;
-    readlink(path: Text, room: Room, size: usize) -> isize;
     realloc(block: Any, size: usize) -> Any;
     realpath(path: Text, room: Room) -> Room;
     regcomp(regex: Any, pattern: Text, flags: c_int) -> c_int;
     regexec(regex: Any, text: Text, count: usize, matches: Any, flags: c_int) -> c_int;
     regfree(regex: Any);
-    remove(path: Text) -> c_int;
     rmdir(path: Text) -> c_int;
     sched_getaffinity(pid: c_int, size: usize, set: Any) -> c_int;
     sched_setaffinity(pid: c_int, size: usize, set: Any) -> c_int;
-    sched_yield() -> c_int;
     sem_close(semaphore: Any) -> c_int;
     sem_init(semaphore: Any, shared: c_int, value: u32) -> c_int;
     sem_post(semaphore: Any) -> c_int;
@@ -222,9 +205,7 @@ api! { true
     sigemptyset(set: *mut Opaque<16>) -> c_int;
     sigprocmask(how: c_int, set: *const Opaque<16>, old: *mut Opaque<16>) -> c_int;
     sigqueue(pid: c_int, signal: c_int, value: usize) -> c_int;
-    sigsuspend(set: *const Opaque<16>) -> c_int;
     sigtimedwait(set: *const Opaque<16>, info: Any, time: *const [i64; 2]) -> c_int;
-    socket(family: c_int, kind: c_int, protocol: c_int) -> c_int;
     socketpair(family: c_int, kind: c_int, protocol: c_int, ends: *mut [c_int; 2]) -> c_int;
     stat(path: Text, stat: Any) -> c_int;
     statvfs(path: Text, stat: Any) -> c_int;
@@ -260,7 +241,6 @@ api! { false
     pthread_atfork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> c_int;
     arc4random() -> u32;
     copy_file_range(from: c_int, from_at: *mut i64, to: c_int, to_at: *mut i64, size: usize, flags: u32) -> isize;
-    euidaccess(path: Text, mode: c_int) -> c_int;
     getauxval(kind: usize) -> usize;
     getrandom(room: Any, size: usize, flags: u32) -> isize;
     gnu_get_libc_version() -> Text;

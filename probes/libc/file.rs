@@ -39,8 +39,6 @@ pub const CHECKS: &[Check] = &[
     Check::new("libc.tty.pty", pty),
 ];
 
-const NULL: Any = core::ptr::null_mut();
-
 fn fopen(cell: &Cell, path: &CStr, mode: &CStr) -> Result<Any, Saw> {
     // SAFETY: terminated texts.
     cell.some(unsafe { cell.fopen(path.as_ptr(), mode.as_ptr()) }, "fopen")
@@ -248,7 +246,7 @@ fn getcwd(cell: &Cell, _: usize) -> Seen {
 }
 
 fn readdir(cell: &Cell, _: usize) -> Seen {
-    let (mut dots, mut typed, mut count) = (0, 0, 0);
+    let (mut typed, mut count) = (0, 0);
     // SAFETY: an open directory; an entry is valid until the next is read.
     unsafe {
         let dir = cell.some(cell.opendir(c"/".as_ptr()), "opendir")?;
@@ -257,14 +255,15 @@ fn readdir(cell: &Cell, _: usize) -> Seen {
             if entry.is_null() {
                 break;
             }
-            count += 1;
-            typed += i32::from((*entry).kind != 0);
-            let name = CStr::from_bytes_until_nul(&(*entry).name).unwrap_or(c"");
-            dots += i32::from(name == c"." || name == c"..");
+            // Whether a directory lists itself and its parent is up to the file system: fuse-overlayfs has no ".." in a root.
+            if (*entry).name[0] != b'.' {
+                count += 1;
+                typed += i32::from((*entry).kind != 0);
+            }
         }
         cell.check(cell.closedir(dir), "closedir")?;
     }
-    expect(dots == 2 && count > 2, b"entries are missing")?;
+    expect(count > 0, b"no entries")?;
     // Programs that walk trees ask for each file where the file system does not tell.
     expect(typed == count, b"entries without a type")?;
     Ok(Saw::Ok)

@@ -8,7 +8,6 @@
 //! seen and not a program that does not start.
 #![no_std]
 #![no_main]
-#![allow(dead_code)]
 #![allow(clippy::too_many_arguments)] // functions of the libc have as many as they have
 
 #[path = "../rt/mod.rs"]
