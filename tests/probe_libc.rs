@@ -220,9 +220,9 @@ fn a_masked_processor_moves_the_choice_of_string_functions() {
         free.lines.iter().filter_map(|line| Some((line["fact"].as_str()?, &line["value"]))).collect();
     for function in ["memcpy", "strlen", "strcmp"] {
         let reachable = facts[format!("libc.variant.{function}.reachable").as_str()].as_str().unwrap();
-        let first = reachable.split(' ').next().unwrap();
+        let first = reachable.split('@').next().unwrap();
         assert_eq!(free.saw(&format!("libc.variant.{function}")), first, "the chosen one comes first");
-        assert!(reachable.split(' ').any(|name| name.starts_with("sse2") || name == "scalar"), "{reachable}");
+        assert!(reachable.split(' ').any(|name| name.starts_with("sse2") || name.starts_with("scalar")), "{reachable}");
     }
 }
 

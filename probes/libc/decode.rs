@@ -5,7 +5,7 @@
 //! search for byte patterns finds them inside addresses and constants too.
 
 /// How much of a function is looked at.
-pub const WINDOW: usize = 0x300;
+pub const WINDOW: usize = 0x600;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Vectors {

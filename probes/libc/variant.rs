@@ -210,16 +210,16 @@ fn variant(cell: &Cell, function: usize) -> Seen {
     Ok(Saw::value(text.bytes()))
 }
 
-/// Facts: where the implementation is, which masks move the choice, what else the file has for this CPU.
+/// Facts: which masks move the choice, what else the file has for this CPU, and where, for whoever has debug symbols.
 fn evidence(cell: &Cell, study: &Study, base: usize, function: usize) {
     let fact_of = |what: &str, text: &Answer| {
         let id = Answer::format(format_args!("libc.variant.{}.{what}", FUNCTIONS[function].to_str().unwrap_or("?")));
         fact(core::str::from_utf8(id.bytes()).unwrap_or("?"), text.bytes());
     };
-    let mut text = Answer::of(b"0x");
-    text.add_hex(study.chosen[function], 0);
-    fact_of("offset", &text);
     if cell.kind != Kind::Glibc || cell.env(b"GLIBC_TUNABLES").is_some() {
+        let mut text = Answer::of(b"0x");
+        text.add_hex(study.chosen[function], 0);
+        fact_of("offset", &text);
         return;
     }
     let mut moved = Answer::new();
@@ -234,6 +234,7 @@ fn evidence(cell: &Cell, study: &Study, base: usize, function: usize) {
     for offset in &list[..count] {
         others.add(if others.is_empty() { b"" } else { b" " });
         name(base, *offset, function, &mut others);
+        others.add(b"@0x").add_hex(*offset, 0);
     }
     fact_of("reachable", &others);
 }
