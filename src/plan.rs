@@ -71,6 +71,19 @@ pub struct Plan {
     pub engines: Vec<EngineSpec>,
     /// Images of the matrix, and those only controls need.
     pub images: Vec<ImageSpec>,
+    /// Which engines and which image the control cells have; absent where no controls are wanted.
+    pub controls: Option<ControlNames>,
+}
+
+/// What to look for among the cells to find the controls of one of them: some serve the user and attribution at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlNames {
+    /// The engine without an image.
+    pub native: EngineId,
+    /// The engine without a policy.
+    pub no_policy: EngineId,
+    /// The empty image.
+    pub scratch: ImageId,
 }
 
 /// Name of the engine of [`Role::ControlNative`] cells, where the matrix has no native engine.
@@ -82,8 +95,13 @@ const SCRATCH: &str = "control.scratch";
 
 /// Plans the selected cells of a matrix and, if wanted, their controls.
 pub fn plan(matrix: &Matrix, selection: &Selection, controls: bool) -> Plan {
-    let mut plan =
-        Plan { cells: vec![], skips: vec![], engines: matrix.engines.clone(), images: matrix.images.clone() };
+    let mut plan = Plan {
+        cells: vec![],
+        skips: vec![],
+        engines: matrix.engines.clone(),
+        images: matrix.images.clone(),
+        controls: None,
+    };
     for cell in crate::spec::all_cells(matrix).filter(|cell| selection.matches(cell)) {
         match matrix.excludes.iter().find(|exclude| exclude.cells.matches(&cell)) {
             Some(exclude) => plan.skips.push(Skipped { cell, reason: format!("excluded: {}", exclude.reason) }),
@@ -107,6 +125,7 @@ fn add_controls(plan: &mut Plan) {
         let cell = CellId { host: host.clone(), engine: native.clone(), image: ImageId::none() };
         controls.insert((Role::ControlNative, cell));
     }
+    let mut names = None;
     if asked.iter().any(|cell| !cell.image.is_none()) {
         let scratch = plan.scratch_image();
         let bare = |engine: &EngineSpec| engine.kind == EngineKind::BuiltIn && engine.options == no_policy_options();
@@ -120,7 +139,9 @@ fn add_controls(plan: &mut Plan) {
             let cell = CellId { host: host.clone(), engine: no_policy.clone(), image: scratch.clone() };
             controls.insert((Role::ControlNoPolicy, cell));
         }
+        names = Some(ControlNames { native, no_policy, scratch });
     }
+    plan.controls = names;
     let controls =
         controls.into_iter().filter(|(_, cell)| !asked.contains(cell)).map(|(role, cell)| Planned { cell, role });
     plan.cells = controls.chain(std::mem::take(&mut plan.cells)).collect();
@@ -234,6 +255,7 @@ mod tests {
         let selection = Selection::new(&["local:docker:a".into()], &[], &[], &[]).unwrap();
         let plan = plan(&matrix(SMALL), &selection, true);
         assert_eq!(plan.counts(), (1, 4));
+        assert_eq!(plan.controls.as_ref().map(|names| names.scratch.to_string()).as_deref(), Some("control.scratch"));
         assert!(!names(&plan).iter().any(|name| name.ends_with(":b")));
     }
 

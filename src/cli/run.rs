@@ -107,6 +107,7 @@ fn begin(arguments: &Arguments) -> Result<Begun, Error> {
         matrix_file: arguments.matrix.matrix.display().to_string(),
         matrix: text,
         cells: plan.cells.iter().map(|planned| (planned.cell.clone(), planned.role)).collect(),
+        controls: plan.controls.clone(),
         skips: plan.skips.iter().map(|skipped| (skipped.cell.clone(), skipped.reason.clone())).collect(),
     };
     let writer = RunWriter::create(&arguments.reports.reports, info)?;

@@ -54,13 +54,26 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
 }
 
 async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {
-    let result = engine.fingerprint().await;
+    let result = engine.fingerprint().await.map(|facts| declared(shared, cell, facts));
     let (host, engine) = (cell.host.clone(), cell.engine.clone());
     let fault = result.as_ref().err().cloned();
     let facts = result.clone().unwrap_or_default();
     shared.entry(&Entry::Engine { host: host.clone(), engine: engine.clone(), facts, fault: fault.clone() });
     shared.note(Event::Engine { host, engine, fault });
     result
+}
+
+/// What the engine says of itself, and what the matrix says of it: two engines that differ in an option differ in a fact.
+fn declared(shared: &Shared, cell: &CellId, mut facts: Facts) -> Facts {
+    let Some(spec) = shared.plan.engine(&cell.engine) else { return facts };
+    facts.insert("engine.kind".into(), spec.kind.to_string());
+    if let Ok(serde_json::Value::Object(options)) = serde_json::to_value(&spec.options) {
+        for (name, value) in options {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            facts.insert(format!("engine.option.{name}"), value);
+        }
+    }
+    facts
 }
 
 async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {

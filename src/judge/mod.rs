@@ -3,6 +3,7 @@
 
 pub mod bits;
 pub mod blame;
+pub mod cause;
 mod cell;
 mod contract;
 pub mod learn;

@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use super::text::{names, printable};
 use super::view::View;
 use crate::catalog::Requirement;
+use crate::judge::cause::{Cause, Causes, Subject};
 use crate::plan::Role;
+use crate::store::Known;
 
 /// How a finding spreads over one value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct Finding {
     pub layer: Option<String>,
     /// When it happens (`engine.version<20.10.10`), where a rule was learned.
     pub condition: Option<String>,
+    /// Other conditions that say the same of these cells.
+    pub ties: Vec<String>,
+    /// The values seen on both sides of a threshold of the condition.
+    pub thresholds: Vec<String>,
     /// The strongest of its checks.
     pub requirement: Requirement,
     /// Indexes into [`View::checks`], the strongest first.
@@ -75,7 +81,8 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
         let filtered = seen.reason.contains("seccomp filter");
         groups.entry((vectors, view.checks[check].group(), filtered)).or_default().push(check);
     }
-    let mut findings: Vec<Finding> = groups.into_par_iter().map(|(_, checks)| finding(view, checks)).collect();
+    let causes = causes(view);
+    let mut findings: Vec<Finding> = groups.into_par_iter().map(|(_, checks)| finding(view, &causes, checks)).collect();
     findings.sort_by(|a, b| {
         let key = |finding: &Finding| (finding.requirement, finding.cells, finding.checks.len());
         key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
@@ -90,7 +97,34 @@ fn answer<'v>(view: &'v View<'_>, vector: usize, check: usize) -> Option<&'v sup
     view.seen.get(results[at].1 as usize)
 }
 
-fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
+/// The cells of a view, ready to be asked who has to fix a failure.
+fn causes<'v>(view: &'v View<'_>) -> Causes<'v> {
+    let facts = |known: Option<&'v Known>| known.map(|known| &known.facts);
+    let subjects = view.cells.iter().map(|cell| Subject {
+        cell: cell.id,
+        role: cell.role,
+        host: facts(view.host(&cell.id.host)),
+        engine: facts(view.engine(&cell.id.host, &cell.id.engine)),
+        image: facts(view.image(&cell.id.image)),
+    });
+    Causes::new(subjects.collect(), view.run.info.controls.as_ref())
+}
+
+/// `engine × image`, or what is left when a control did not run.
+fn layer(cause: &Cause) -> Option<String> {
+    let words: Vec<&str> = cause.layers.iter().map(|layer| layer.words()).collect();
+    let (last, rest) = words.split_last()?;
+    if rest.is_empty() {
+        return Some((*last).to_owned());
+    }
+    let missing = match cause.missing.is_empty() {
+        true => String::new(),
+        false => format!(" (not asked: control {})", cause.missing.join(", ")),
+    };
+    Some(format!("{} or {last}{missing}", rest.join(", ")))
+}
+
+fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Finding {
     let id = |check: usize| view.checks[check].as_str();
     checks.sort_by_key(|&check| (std::cmp::Reverse(view.requirement(&view.checks[check])), check));
     let first = checks[0];
@@ -132,6 +166,12 @@ fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
             of[at] += 1;
         }
     }
+    let fails: Vec<Option<bool>> = view
+        .cells
+        .iter()
+        .map(|cell| by_vector[cell.vector?].filter(|answer| answer.outcome != "skip").map(super::Seen::is_fail))
+        .collect();
+    let cause = causes.of(&fails);
     let exact = exact(view, &by_vector, &spread);
     let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
     seen.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -158,8 +198,10 @@ fn finding(view: &View<'_>, mut checks: Vec<usize>) -> Finding {
     Finding {
         id: format!("f-{}", &digest.finalize().to_hex()[..8]),
         title,
-        layer: None,
-        condition: None,
+        layer: layer(&cause),
+        condition: cause.condition,
+        ties: cause.ties,
+        thresholds: cause.thresholds,
         requirement: view.requirement(&view.checks[first]),
         cells,
         seen,

@@ -43,6 +43,8 @@ pub fn document(view: &View<'_>) -> Value {
             "title": finding.title,
             "layer": finding.layer,
             "condition": finding.condition,
+            "ties": finding.ties,
+            "thresholds": finding.thresholds,
             "requirement": requirement_word(finding.requirement),
             "checks": finding.checks.iter().map(|&check| &view.checks[check]).collect::<Vec<_>>(),
             "cells": finding.cells,

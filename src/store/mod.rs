@@ -27,7 +27,7 @@ use crate::collect::{Observations, ProbeReport};
 use crate::engine::{Ended, Facts, Timing};
 use crate::fault::Fault;
 use crate::id::{CellId, EngineId, HostId, ImageId, RunId};
-use crate::plan::Role;
+use crate::plan::{ControlNames, Role};
 
 /// The format this abicus writes. It reads this one and every older one.
 pub const FORMAT: u32 = 1;
@@ -90,6 +90,9 @@ pub struct RunInfo {
     pub matrix: String,
     /// Every cell planned, with its role.
     pub cells: Vec<(CellId, Role)>,
+    /// Which of them are controls of which, where there are controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<ControlNames>,
     /// Every cell left out by the plan, with the reason.
     pub skips: Vec<(CellId, String)>,
 }

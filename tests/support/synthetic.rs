@@ -104,6 +104,7 @@ pub fn run(size: Size) -> Run {
             matrix_file: "matrix.toml".into(),
             matrix: "[matrix]\nname = \"nightly\"\n".into(),
             cells: vec![],
+            controls: None,
             skips: vec![],
         },
         hosts: BTreeMap::new(),
