@@ -261,6 +261,10 @@ fn a_program_that_fails_crashes_or_cannot_start_is_told_apart() {
     assert_eq!(with_programs("not a program\n", &only).saw("tool.perl"), "errno 8");
     assert_eq!(with_programs("#!/bin/sh\necho 41\n", &only).saw("tool.perl"), "another output");
     assert_eq!(with_programs("#!/bin/sh\necho 42\n", &only).saw("tool.perl"), "ok");
+    // One that does not read its input.
+    for _ in 0..10 {
+        assert_eq!(with_programs("#!/bin/sh\nexit 42\n", &["--only", "tool.tar"]).saw("tool.tar"), "exit status 42");
+    }
     // Half a megabyte of output and a child left behind end like any other.
     let flood = "#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\nhead -c 500000 /dev/zero\n";
     assert_eq!(with_programs(flood, &only).saw("tool.perl"), "another output");

@@ -132,8 +132,14 @@ pub fn run(cell: &Cell, program: &Program, out: &mut [u8], err: &mut [u8]) -> Re
     for fd in [to[0], from[1], errors[1], refusal[1]] {
         let _ = sys::close(fd);
     }
+    // A program that ends without reading its input must not end us.
+    let ignore = sys::Sigaction { handler: sys::SIG_IGN, ..sys::Sigaction::default() };
+    let before = sys::set_action(SIGPIPE, &ignore);
     let _ = sys::write(to[1], program.input);
     let _ = sys::close(to[1]);
+    if let Ok(before) = before {
+        let _ = sys::set_action(SIGPIPE, &before);
+    }
     let start = sys::now_ms();
     let (out, err, late) = drain(from[0], errors[0], out, err, program, start + program.deadline);
     let passed = sys::now_ms().saturating_sub(start);
