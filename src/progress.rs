@@ -203,18 +203,21 @@ impl Show for Bars {
 
 /// Events that are worth a line wherever the user reads.
 fn notable(event: &Event) -> Option<String> {
-    let hint = |hint: &Option<String>| hint.as_ref().map(|hint| format!("\n  help: {hint}")).unwrap_or_default();
     match event {
         Event::Engine { host, engine, fault: Some(fault) } => {
-            Some(format!("engine {host}:{engine} cannot be used: {}{}", fault.cause, hint(&fault.hint)))
+            Some(format!("engine {host}:{engine} cannot be used: {}{}", fault.cause, help(&fault.hint)))
         }
         Event::Image { image, fault: Some(fault) } => {
-            Some(format!("image {image} cannot be used: {}{}", fault.cause, hint(&fault.hint)))
+            Some(format!("image {image} cannot be used: {}{}", fault.cause, help(&fault.hint)))
         }
         Event::Warning { text } => Some(format!("warning: {text}")),
         Event::Finished { interrupted: true } => Some("interrupted: running cells were stopped and removed".to_owned()),
         _ => None,
     }
+}
+
+fn help(hint: &Option<String>) -> String {
+    hint.as_ref().map(|hint| format!("\n  help: {hint}")).unwrap_or_default()
 }
 
 fn cell_line(record: &CellRecord) -> String {
@@ -224,7 +227,7 @@ fn cell_line(record: &CellRecord) -> String {
     };
     let what = match &record.state {
         State::Skipped { reason } => format!("skipped: {reason}"),
-        State::Broken { fault } => format!("could not run: {fault}"),
+        State::Broken { fault } => format!("could not run: {fault}{}", help(&fault.hint)),
         State::Ran { probes, faults, .. } => {
             let reported: usize = probes.iter().map(|probe| probe.reported).sum();
             let faults = match faults.first() {

@@ -35,7 +35,7 @@ async fn an_image_the_engine_has_is_used_as_it_is_and_can_be_saved() {
     assert!(said.contains("ID=abicus-test"), "{said}");
 
     let archive = bench.dir().join("saved.tar");
-    engine.export_reference(&name, &archive).await.unwrap();
+    engine.export(&name, &archive).await.unwrap();
     let mut archive = tar::Archive::new(std::fs::File::open(&archive).unwrap());
     let names: Vec<_> = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
     assert!(names.iter().any(|n| n == "manifest.json"), "{names:?}");

@@ -259,3 +259,42 @@ fn what_makes_a_command_impossible_is_said_with_what_would_be_right() {
         assert!(text(&output.stderr).contains(help), "{arguments:?} said {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn an_image_by_reference_is_handed_from_docker_to_every_engine() {
+    let tag = "abicus-test-reference:run";
+    let import = format!("tar -C / -c bin/busybox | docker import - {tag}");
+    assert!(Command::new("sh").args(["-c", &import]).output().unwrap().status.success(), "docker import");
+    let matrix = format!("{MATRIX}\n[[image]]\nname = \"by-reference\"\nreference = \"{tag}\"\n");
+    let place = Place::new(&matrix);
+    let output = place.abicus(&["run", "--no-controls", "--image", "by-reference"]);
+    let gone = place.abicus(&["run", "--no-controls", "--image", "by-reference", "--engine", "built-in"]);
+    let _ = Command::new("docker").args(["rmi", "-f", tag]).output();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    for engine in ["built-in", "docker"] {
+        assert!(said.contains(&format!("local:{engine}:by-reference")) && !said.contains("could not run"), "{said}");
+    }
+    // Docker is in the matrix, so it can be asked although only the built-in engine was selected.
+    assert!(matches!(gone.status.code(), Some(0 | 1)), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
+    let place = Place::new("");
+    let root = place.dir.path().join("foreign/bin");
+    std::fs::create_dir_all(&root).unwrap();
+    // The head of an ELF program for aarch64 is enough to know what it is for.
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+    elf.resize(52, 0);
+    elf.extend([64, 0, 56, 0, 0, 0, 64, 0, 0, 0, 0, 0]);
+    std::fs::write(root.join("sh"), elf).unwrap();
+    std::fs::set_permissions(root.join("sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let matrix = format!("{MATRIX}\n[[image]]\nname = \"foreign\"\nrootfs = \"foreign\"\n");
+    std::fs::write(place.dir.path().join("matrix.toml"), matrix).unwrap();
+    let output = place.abicus(&["run", "--no-controls", "--image", "foreign", "--engine", "built-in"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(said.contains("made for arm64") && said.contains("help: use an image for"), "{said}");
+}

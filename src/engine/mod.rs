@@ -11,14 +11,14 @@ mod open;
 pub mod options;
 mod scripted;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Phase};
 use crate::id::{CellId, RunId};
 use crate::image::Image;
 
@@ -125,6 +125,13 @@ pub trait Engine: Send + Sync {
 
     /// Makes the image available to this engine; called once per engine and image, may take long.
     async fn prepare(&self, image: &Image) -> Result<Prepared, Fault>;
+
+    /// Writes an image this engine has, or can pull, to a file as `docker save` does, so that every engine can be given it.
+    async fn export(&self, reference: &str, to: &Path) -> Result<(), Fault> {
+        let cause =
+            format!("this engine has no images by reference, and cannot write `{reference}` to {}", to.display());
+        Err(Fault::new(Phase::Image, cause))
+    }
 
     /// Runs one job to its end and removes what it made, whatever happens.
     async fn run(&self, job: &Job, image: &Prepared) -> Attempt;

@@ -7,7 +7,7 @@ use super::{Event, Shared, absent, unknown};
 use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
 use crate::id::{CellId, ImageId};
-use crate::image::{Content, Image, Progress, host_architecture};
+use crate::image::{Content, Image, Progress, Source, host_architecture};
 use crate::store::{Entry, State};
 
 /// A cell that can run.
@@ -88,13 +88,45 @@ async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {
             let _ = events.send(Event::ImageStep { image: id.clone(), what, done: step.done, total: step.total });
         })
     };
-    let result =
-        shared.rig.images.open(id, &spec.source, &shared.rig.base, host_architecture(), progress).await.map(Arc::new);
+    let images = &shared.rig.images;
+    let result = match &spec.source {
+        Source::Reference(reference) => referenced(shared, id, reference, progress).await,
+        source => images.open(id, source, &shared.rig.base, host_architecture(), progress).await,
+    };
+    let result = result.map(Arc::new);
     let facts = result.as_ref().map(|image| image.facts.clone()).unwrap_or_default();
     let fault = result.as_ref().err().cloned();
     shared.entry(&Entry::Image { image: id.clone(), facts, fault: fault.clone() });
     shared.note(Event::Image { image: id.clone(), fault });
     result
+}
+
+/// An image by reference: the first engine that has it, or pulls it, hands it over, and every engine runs the same tree.
+async fn referenced(shared: &Shared, id: &ImageId, reference: &str, progress: Progress) -> Result<Image, Fault> {
+    let file = tempfile::Builder::new()
+        .prefix("export-")
+        .tempfile_in(shared.rig.images.cache())
+        .map_err(|error| Fault::new(Phase::Image, format!("{}: {error}", shared.rig.images.cache().display())))?;
+    let mut first = None;
+    for engine in shared.plan.engines.iter().filter(|engine| engine.kind.has_references()) {
+        let handles = shared.rig.engines.iter().filter(|((_, id), _)| *id == engine.id);
+        for handle in handles.filter_map(|(_, handle)| handle.as_ref().ok()) {
+            match handle.export(reference, file.path()).await {
+                Ok(()) => {
+                    let mut image =
+                        shared.rig.images.open_archive(id, file.path(), None, host_architecture(), progress).await?;
+                    image.facts.insert("reference".into(), reference.to_owned());
+                    return Ok(image);
+                }
+                Err(fault) => {
+                    first.get_or_insert(fault);
+                }
+            }
+        }
+    }
+    let cause = format!("no engine of this matrix keeps images by reference, so nobody can pull `{reference}`");
+    let nobody = || Fault::new(Phase::Image, cause).hint("add a docker or podman engine, or give the image as archive");
+    Err(first.unwrap_or_else(nobody))
 }
 
 /// Whether the programs of this image are for a CPU that this kernel cannot run.

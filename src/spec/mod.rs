@@ -145,6 +145,14 @@ impl EngineKind {
         }
     }
 
+    /// Whether it keeps images by reference, and pulls them.
+    pub fn has_references(self) -> bool {
+        match self {
+            Self::Docker | Self::Podman => true,
+            Self::Native | Self::BuiltIn | Self::Scripted => false,
+        }
+    }
+
     /// Whether an OCI runtime can be chosen under it.
     pub fn has_runtime(self) -> bool {
         match self {

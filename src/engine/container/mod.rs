@@ -114,13 +114,6 @@ impl ContainerEngine {
         Ok(Self { kind, endpoint, environment, inner: Arc::new(inner) })
     }
 
-    /// Writes an image the engine has, or pulls, to a file as `docker save` does.
-    pub async fn export_reference(&self, reference: &str, to: &Path) -> Result<(), Fault> {
-        let connected = self.connected().await?;
-        let platform = self.inner.template.options.platform.as_deref();
-        prepare::export(&connected.api, connected.arch(), reference, platform, to).await
-    }
-
     /// Removes the images abicus imported into this engine, and names them.
     pub async fn sweep_cache(&self) -> Result<Vec<String>, Fault> {
         sweep::images(&self.connected().await?.api).await
@@ -343,6 +336,12 @@ impl Engine for ContainerEngine {
         let c = self.connected().await?;
         let platform = self.inner.template.options.platform.as_deref();
         prepare::prepare(&c.api, c.arch(), image, platform).await.map(Prepared)
+    }
+
+    async fn export(&self, reference: &str, to: &Path) -> Result<(), Fault> {
+        let connected = self.connected().await?;
+        let platform = self.inner.template.options.platform.as_deref();
+        prepare::export(&connected.api, connected.arch(), reference, platform, to).await
     }
 
     async fn run(&self, job: &Job, image: &Prepared) -> Attempt {
