@@ -1,6 +1,6 @@
 //! Reports of a made-up run: what is in the files, that hostile text stays text, and that size does not matter.
 
-#![allow(clippy::unwrap_used, reason = "a broken fixture has to stop the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken fixture has to stop the test")]
 
 mod support;
 
