@@ -5,6 +5,7 @@
 
 mod engine_support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use abicus::engine::container::{ContainerEngine, Endpoint, Kind};
@@ -15,6 +16,14 @@ use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, show, with_
 /// A service abicus starts itself, with runc: crun refuses some hosts' cgroups.
 fn own(runtime: &str, text: &str) -> ContainerEngine {
     with_runtime(Kind::Podman, Endpoint::Default, Some(runtime), options(text))
+}
+
+/// Services with runc that this process started and that still run.
+fn services() -> usize {
+    let me = std::process::id().to_string();
+    let list = Command::new("ps").args(["-o", "stat=,args=", "--ppid", &me]).output().unwrap().stdout;
+    let list = String::from_utf8_lossy(&list).into_owned();
+    list.lines().filter(|l| l.contains("podman --runtime runc") && !l.starts_with('Z')).count()
 }
 
 /// What every podman must do, in one container storage of its own.
@@ -52,8 +61,13 @@ async fn behaves(engine: &ContainerEngine, bench: &Bench) {
     let run = engine.run(&job, &image);
     assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err(), "it was given up");
     assert_eq!(engine.sweep(Some(&bench.run)).await.unwrap(), Vec::<String>::new(), "every cell removed itself");
+}
+
+/// Only where the storage is the test's own: the user's cached images are not ours to remove.
+async fn forgets_its_images(engine: &ContainerEngine) {
     let swept = engine.sweep_cache().await.unwrap();
     assert!(swept.len() >= 2 && swept.iter().all(|s| s.contains("abicus-cache/")), "{swept:?}");
+    assert_eq!(engine.sweep_cache().await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -63,7 +77,16 @@ async fn a_service_of_abicus_own_uses_the_runtime_asked_for_and_ends_with_the_en
     assert_eq!(facts["engine.runtime"], "runc");
     assert!(facts.contains_key("engine.version") && facts.contains_key("engine.component.conmon"), "{facts:#?}");
     behaves(&engine, &bench).await;
+    let names = [bench.scratch(), bench.tree()]
+        .map(|image| format!("abicus-cache/{}:{:.12}", image.id, image.digest.trim_start_matches("sha256:")));
+    assert!(Command::new("podman").arg("rmi").args(names).output().unwrap().status.success());
+    assert_eq!(services(), 1);
     drop(engine);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while services() > 0 {
+        assert!(Instant::now() < deadline, "the service outlives the engine");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -73,6 +96,7 @@ async fn rootful_podman_with_crun_does_what_it_must() {
     let engine = engine(Kind::Podman, &service.socket, options(""));
     assert_eq!(engine.fingerprint().await.unwrap()["engine.runtime"], "crun");
     behaves(&engine, &bench).await;
+    forgets_its_images(&engine).await;
 }
 
 #[tokio::test]
@@ -82,6 +106,7 @@ async fn rootless_podman_does_what_it_must_and_its_ignored_limits_are_named() {
     let plain = engine(Kind::Podman, &service.socket, options(""));
     assert_eq!(plain.fingerprint().await.unwrap()["engine.rootless"], "true");
     behaves(&plain, &bench).await;
+    forgets_its_images(&plain).await;
 
     let limited = engine(Kind::Podman, &service.socket, options("memory = '32MiB'"));
     let image = limited.prepare(&bench.scratch()).await.unwrap();

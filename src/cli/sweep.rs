@@ -14,13 +14,17 @@ use crate::spec::{EngineKind, EngineSpec};
 #[command(after_help = "\
 Examples:
   abicus sweep                        leftovers of every run, in every engine of matrix.toml
-  abicus sweep --run 01JD…            of one run")]
+  abicus sweep --run 01JD…            of one run
+  abicus sweep --cache                the images imported into docker and podman too")]
 pub(super) struct Arguments {
     #[command(flatten)]
     matrix: MatrixArgument,
     /// Only of this run
     #[arg(long)]
     run: Option<RunId>,
+    /// Also the images kept in engines for later runs
+    #[arg(long)]
+    cache: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
@@ -38,7 +42,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
             if engine.fingerprint().await.is_err() {
                 continue;
             }
-            let swept = tokio::time::timeout(Duration::from_secs(120), engine.sweep(arguments.run.as_ref())).await;
+            let sweep = async {
+                let mut names = engine.sweep(arguments.run.as_ref()).await?;
+                if arguments.cache {
+                    names.extend(engine.sweep_cache().await?);
+                }
+                Ok::<_, crate::fault::Fault>(names)
+            };
+            let swept = tokio::time::timeout(Duration::from_secs(120), sweep).await;
             match swept {
                 Ok(Ok(names)) => {
                     removed += names.len();

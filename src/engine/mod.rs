@@ -138,4 +138,9 @@ pub trait Engine: Send + Sync {
 
     /// Removes what a run left behind (`None`: any run of abicus) and names what was removed.
     async fn sweep(&self, run: Option<&RunId>) -> Result<Vec<String>, Fault>;
+
+    /// Removes the images it keeps for later runs, and names what was removed. Most engines keep none of their own.
+    async fn sweep_cache(&self) -> Result<Vec<String>, Fault> {
+        Ok(vec![])
+    }
 }

@@ -28,7 +28,7 @@ pub const FACT_COLUMNS: [(Subject, &str, &[&str]); 16] = [
     (Subject::Engine, "engine.kind", &["kind", "engine.kind"]),
     (Subject::Engine, "engine.version", &["version", "engine.version"]),
     (Subject::Engine, "engine.runtime", &["runtime", "engine.runtime", "runtime.name"]),
-    (Subject::Engine, "engine.runtime.version", &["runtime.version"]),
+    (Subject::Engine, "engine.runtime.version", &["runtime.version", "engine.runtime.version"]),
     (Subject::Image, "image.digest", &["digest"]),
     (Subject::Image, "image.arch", &["arch"]),
     (Subject::Image, "image.libc.kind", &["libc.kind"]),

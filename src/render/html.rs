@@ -435,7 +435,7 @@ fn subjects(view: &View<'_>) -> Vec<Subjects> {
             fact(known, &["kind", "engine.kind"]),
             fact(known, &["version", "engine.version"]),
             fact(known, &["runtime", "engine.runtime", "runtime.name"]),
-            fact(known, &["runtime.version"]),
+            fact(known, &["runtime.version", "engine.runtime.version"]),
         ]);
         (format!("{host}:{engine}"), note, fault(known))
     });

@@ -9,8 +9,8 @@ use crate::engine::Facts;
 
 use super::quirks::Kind;
 
-/// The facts of an engine.
-pub(super) fn facts(kind: Kind, version: &Value, info: &Value, libpod: &Value) -> Facts {
+/// The facts of an engine; `asked` is the runtime the matrix chose, where it did.
+pub(super) fn facts(kind: Kind, asked: Option<&str>, version: &Value, info: &Value, libpod: &Value) -> Facts {
     let mut facts = Facts::new();
     let mut add = |name: &str, value: &Value| {
         let text = match value {
@@ -55,6 +55,8 @@ pub(super) fn facts(kind: Kind, version: &Value, info: &Value, libpod: &Value) -
     }
     // Podman's `/info` lists what could be configured; only this one is there.
     add("engine.runtime", &libpod["host"]["ociRuntime"]["name"]);
+    // What is in force for this engine's cells, not what others would get.
+    add("engine.runtime", &Value::from(asked));
     add("engine.network", &libpod["host"]["networkBackend"]);
     add("engine.seccomp.profile", &libpod["host"]["security"]["seccompProfilePath"]);
     let runtime = facts.get("engine.runtime").cloned().unwrap_or_default();
@@ -123,7 +125,7 @@ mod tests {
         let info = json!({"Driver": "overlay2", "CgroupDriver": "systemd", "CgroupVersion": "2", "DefaultRuntime": "runc",
             "Runtimes": {"runc": {}, "crun": {}}, "MemoryLimit": true,
             "SecurityOptions": ["name=seccomp,profile=default", "name=apparmor", "name=rootless"]});
-        let facts = facts(Kind::Docker, &version, &info, &Value::Null);
+        let facts = facts(Kind::Docker, None, &version, &info, &Value::Null);
         for (name, value) in [
             ("engine.kind", "docker"),
             ("engine.version", "20.10.24+dfsg1"),
@@ -140,6 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn the_runtime_is_the_one_in_force_and_has_no_version_of_another() {
+        let version = json!({"Components": [{"Name": "runc", "Version": "1.1.5"}]});
+        let info = json!({"DefaultRuntime": "runc", "Runtimes": {"runc": {}, "crun": {}}});
+        let facts = facts(Kind::Docker, Some("crun"), &version, &info, &Value::Null);
+        assert_eq!(facts["engine.runtime"], "crun");
+        assert!(!facts.contains_key("engine.runtime.version"), "{facts:#?}");
+    }
+
+    #[test]
     fn podman_says_the_runtime_it_has_and_not_those_it_could_have() {
         let version = json!({"Version": "4.3.1", "Components": [
             {"Name": "Conmon", "Version": "conmon version 2.1.6, commit: unknown"},
@@ -147,7 +158,7 @@ mod tests {
         let info = json!({"DefaultRuntime": "crun", "Runtimes": {"kata": {}, "crun": {}}, "Rootless": false});
         let libpod =
             json!({"host": {"ociRuntime": {"name": "crun"}, "security": {"rootless": true, "selinuxEnabled": true}}});
-        let facts = facts(Kind::Podman, &version, &info, &libpod);
+        let facts = facts(Kind::Podman, None, &version, &info, &libpod);
         assert_eq!(facts["engine.runtime"], "crun");
         assert_eq!(facts["engine.runtime.version"], "1.8.1");
         assert_eq!(facts["engine.component.conmon"], "2.1.6");
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_says_nothing_has_no_facts_made_up_for_it() {
-        let facts = facts(Kind::Docker, &Value::Null, &Value::Null, &Value::Null);
+        let facts = facts(Kind::Docker, None, &Value::Null, &Value::Null, &Value::Null);
         assert_eq!(facts.keys().collect::<Vec<_>>(), ["engine.kind", "engine.rootless"]);
     }
 }

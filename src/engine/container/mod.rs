@@ -114,11 +114,6 @@ impl ContainerEngine {
         Ok(Self { kind, endpoint, environment, inner: Arc::new(inner) })
     }
 
-    /// Removes the images abicus imported into this engine, and names them.
-    pub async fn sweep_cache(&self) -> Result<Vec<String>, Fault> {
-        sweep::images(&self.connected().await?.api).await
-    }
-
     async fn connected(&self) -> Result<&Connected, Fault> {
         self.inner.connected.get_or_try_init(|| self.connect()).await
     }
@@ -329,7 +324,8 @@ impl Drop for Left {
 impl Engine for ContainerEngine {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
         let c = self.connected().await?;
-        Ok(fingerprint::facts(self.kind, &c.version, &c.info, &c.libpod))
+        let asked = c.template.runtime.as_deref();
+        Ok(fingerprint::facts(self.kind, asked, &c.version, &c.info, &c.libpod))
     }
 
     async fn prepare(&self, image: &Image) -> Result<Prepared, Fault> {
@@ -379,5 +375,9 @@ impl Engine for ContainerEngine {
         };
         let _ = tokio::time::timeout(SETTLE, settled).await;
         sweep::containers(&self.connected().await?.api, run).await
+    }
+
+    async fn sweep_cache(&self) -> Result<Vec<String>, Fault> {
+        sweep::images(&self.connected().await?.api).await
     }
 }
