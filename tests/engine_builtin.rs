@@ -4,7 +4,7 @@
 mod builtin_support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,11 +209,13 @@ fn a_program_past_its_deadline_is_killed_with_its_children_and_its_output_kept()
     let mut bench = Bench::new();
     bench.job.deadline = Duration::from_millis(400);
     let begun = Instant::now();
-    let attempt = bench.sh("", "echo before; b sh -c 'trap \"\" TERM; b sleep 4711.5' & trap '' TERM; b sleep 4711.5");
+    let nap = nap(4711);
+    let script = format!("echo before; b sh -c 'trap \"\" TERM; b sleep {nap}' & trap '' TERM; b sleep {nap}");
+    let attempt = bench.sh("", &script);
     assert_eq!(attempt.ended, Ok(Ended::Deadline));
     assert_eq!(attempt.stdout, b"before\n");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(processes("4711.5").is_empty());
+    assert!(processes(&nap).is_empty());
 }
 
 #[test]
@@ -264,32 +266,51 @@ fn a_process_limit_is_in_force() {
 #[test]
 fn killing_the_driver_ends_the_cell_and_leaves_nothing() {
     let bench = Bench::new();
-    let driver = std::process::Command::new(std::env::current_exe().unwrap())
+    let (nap, run) = (nap(4712), format!("01KILLED{:08}", std::process::id()));
+    let mut driver = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_driver_to_be_killed", "--ignored", "--nocapture"])
         .env("ABICUS_TEST_DIR", bench.dir.path())
+        .env("ABICUS_TEST_NAP", &nap)
+        .env("ABICUS_TEST_RUN", &run)
         .spawn()
         .unwrap();
-    let mark = format!("4712.{}", std::process::id());
-    let _ = &mark;
-    wait_until("the cell runs", || !processes("4712.5").is_empty());
-    let mounts = || fs::read_to_string("/proc/self/mounts").unwrap();
-    let before = mounts();
-    let mut driver = driver;
+    wait_until("the cell runs", || !processes(&nap).is_empty());
+    assert_eq!(control_groups(&run).len(), 1);
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let ours = bench.dir.path().to_string_lossy().into_owned();
+    assert!(!mounts.contains(&ours), "a cell's mounts show on the host:\n{mounts}");
     driver.kill().unwrap();
     driver.wait().unwrap();
-    wait_until("the cell is gone", || {
-        processes("4712.5").is_empty()
-            && processes("/work/launch-").iter().all(|pid| {
-                // Other tests' launchers live in other directories.
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                !String::from_utf8_lossy(&line).contains(&*bench.dir.path().to_string_lossy())
-            })
-    });
-    assert!(!before.contains(&*bench.dir.path().to_string_lossy()), "a cell's mounts show on the host:\n{before}");
-    let groups = bench.engine("memory = '64m'");
-    wait_until("no control group is left", || {
-        runtime().block_on(groups.sweep(Some(&"01KILLED".parse().unwrap()))).unwrap().is_empty()
-    });
+    wait_until("the cell is gone", || processes(&nap).is_empty());
+    wait_until("the launcher is gone", || processes(&ours).is_empty());
+    assert_eq!(control_groups(&run), Vec::<PathBuf>::new());
+}
+
+/// Control groups whose names begin so.
+fn control_groups(prefix: &str) -> Vec<PathBuf> {
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let root = Path::new("/sys/fs/cgroup");
+    let parents = list(root).into_iter().chain([root.to_owned()]).map(|dir| dir.join("abicus"));
+    let groups = parents.flat_map(|dir| list(&dir));
+    groups.filter(|dir| dir.file_name().unwrap().to_string_lossy().starts_with(prefix)).collect()
+}
+
+#[test]
+fn a_sweep_removes_the_empty_groups_of_one_run_and_names_them() {
+    let bench = Bench::new();
+    let engine = bench.engine("memory = '64m'");
+    // As when launcher and driver are killed in one breath.
+    let parent = control_groups("").first().and_then(|dir| dir.parent().map(Path::to_owned));
+    let parent = parent.unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup/memory/abicus"));
+    let run = format!("01LEFT{:08}", std::process::id());
+    let (left, other) = (parent.join(format!("{run}.1.0")), parent.join(format!("{run}X.1.0")));
+    for dir in [&left, &other] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let swept = runtime().block_on(engine.sweep(Some(&run.parse().unwrap()))).unwrap();
+    assert_eq!(swept, [format!("control group {}", left.display())]);
+    assert!(!left.exists() && other.exists());
+    fs::remove_dir(other).unwrap();
 }
 
 /// Not a test: the driver of the test above.
@@ -297,12 +318,13 @@ fn killing_the_driver_ends_the_cell_and_leaves_nothing() {
 #[ignore = "started by another test"]
 fn a_driver_to_be_killed() {
     let Some(dir) = std::env::var_os("ABICUS_TEST_DIR") else { return };
-    let mut bench = Bench::new();
-    bench.job.run = "01KILLED".parse().unwrap();
+    let mut bench = Bench::within(Path::new(&dir));
+    bench.job.run = std::env::var("ABICUS_TEST_RUN").unwrap().parse().unwrap();
     let options = toml::from_str::<EngineOptions>("memory = '64m'").unwrap();
     let engine = BuiltIn::new(&options, &Path::new(&dir).join("work")).unwrap();
-    let script = "/.abicus/busybox sleep 4712.5 & /.abicus/busybox sleep 4712.5";
-    let job = Job { argv: ["/.abicus/busybox", "sh", "-c", script].map(str::to_owned).to_vec(), ..bench.job.clone() };
+    let nap = std::env::var("ABICUS_TEST_NAP").unwrap();
+    let script = format!("/.abicus/busybox sleep {nap} & /.abicus/busybox sleep {nap}");
+    let job = Job { argv: ["/.abicus/busybox", "sh", "-c", &script].map(str::to_owned).to_vec(), ..bench.job.clone() };
     run(&engine, &job, Content::Empty);
 }
 
@@ -310,13 +332,14 @@ fn a_driver_to_be_killed() {
 fn a_job_that_is_given_up_ends_its_cell() {
     let bench = Bench::new();
     let engine = bench.engine("");
-    let job = Job { argv: ["/.abicus/busybox", "sleep", "4713.5"].map(str::to_owned).to_vec(), ..bench.job.clone() };
+    let nap = nap(4713);
+    let job = Job { argv: ["/.abicus/busybox", "sleep", &nap].map(str::to_owned).to_vec(), ..bench.job.clone() };
     runtime().block_on(async {
         let prepared = Prepared("empty".to_owned());
         let run = engine.run(&job, &prepared);
         assert!(tokio::time::timeout(Duration::from_millis(500), run).await.is_err());
     });
-    wait_until("the cell is gone", || processes("4713.5").is_empty());
+    wait_until("the cell is gone", || processes(&nap).is_empty());
 }
 
 #[test]

@@ -54,14 +54,15 @@ fn a_native_program_ends_as_it_ended() {
 fn nothing_a_native_program_started_outlives_it() {
     let mut bench = Bench::new();
     // Its own session, its own group, an orphan: only the launcher's adoption finds it.
-    let escape = "b setsid b sh -c 'b() { \"$0\" \"$@\"; }; trap \"\" TERM HUP; (exec \"$0\" sleep 4714.5)' \"$B\" & b usleep 200000";
-    let escape = format!("B={}/busybox; {escape}", bench.path("payload").display());
+    let escape = "b setsid b sh -c 'b() { \"$0\" \"$@\"; }; trap \"\" TERM HUP; (exec \"$0\" sleep NAP)' \"$B\" & b usleep 200000";
+    let nap = nap(4714);
+    let escape = format!("B={}/busybox; {}", bench.path("payload").display(), escape.replace("NAP", &nap));
     let begun = Instant::now();
     assert_eq!(native_sh(&bench, &format!("{escape}; exit 3")).ended, Ok(Ended::Exit(3)));
-    assert!(processes("4714.5").is_empty());
+    assert!(processes(&nap).is_empty());
     bench.job.deadline = Duration::from_millis(600);
-    let attempt = native_sh(&bench, &format!("{escape}; b sleep 4714.5"));
+    let attempt = native_sh(&bench, &format!("{escape}; b sleep {nap}"));
     assert_eq!(attempt.ended, Ok(Ended::Deadline));
-    assert!(processes("4714.5").is_empty());
+    assert!(processes(&nap).is_empty());
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }

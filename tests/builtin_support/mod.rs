@@ -26,7 +26,12 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         assert!(is_root() || std::env::var_os(AS_USER).is_some(), "these tests make cells as root: run them as root");
-        let dir = tempfile::Builder::new().prefix("abicus-test-").tempdir_in("/var/tmp").unwrap();
+        Self::within(Path::new("/var/tmp"))
+    }
+
+    /// For a test program that is killed: whoever made the directory removes it.
+    pub fn within(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("abicus-test-").tempdir_in(parent).unwrap();
         let payload = dir.path().join("payload");
         fs::create_dir(&payload).unwrap();
         for (name, bytes) in [("kernel", probes::KERNEL.to_vec()), ("busybox", busybox())] {
@@ -139,6 +144,11 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what} still does not hold after 10 s");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// How long a program sleeps that is going to be killed: in seconds, and a mark by which only this test knows it.
+pub fn nap(test: u32) -> String {
+    format!("{test}.{:08}", std::process::id())
 }
 
 /// Processes of this machine whose command line has `mark` in it.
