@@ -6,6 +6,7 @@
 
 mod engine_support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use abicus::engine::container::{Endpoint, Kind};
@@ -22,7 +23,13 @@ async fn disturbed(bench: &Bench, daemon: &Daemon, seconds: u64, signal: &str) -
     job.deadline = Duration::from_secs(seconds);
     let began = Instant::now();
     let disturb = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let socket = format!("unix://{}", daemon.socket.display());
+        let running = || Command::new("docker").args(["-H", &socket, "ps", "-q"]).output().unwrap().stdout;
+        while running().is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // It runs; now it says so.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         daemon.signal(signal);
     };
     let (attempt, ()) = tokio::join!(engine.run(&job, &image), disturb);
