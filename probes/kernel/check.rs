@@ -135,6 +135,14 @@ impl Facts {
     }
 }
 
+static ASKED: AtomicPtr<Check> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The id of the check that is being asked, for a function that serves several.
+pub fn asked() -> &'static str {
+    // SAFETY: null, or a check of a table; tables live as long as the process.
+    unsafe { ASKED.load(Relaxed).as_ref() }.map_or("", |check| check.id)
+}
+
 /// How long a check may take that does not say otherwise, ms.
 const DEADLINE: u32 = 300;
 
@@ -199,7 +207,7 @@ pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) ->
         &mut |i| {
             if let Some(check) = batch[i] {
                 // SAFETY: within the array; only this child writes now.
-                unsafe { &mut *shared.add(i) }.set(check.run);
+                unsafe { &mut *shared.add(i) }.set(check);
             }
         },
         &mut |i, end| tell_until(i + 1, Some(end)),
@@ -212,7 +220,7 @@ pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) ->
         let record = unsafe { &mut *shared };
         record.reported = false;
         let end = child::run(slot, deadline, &mut || {
-            record.set(check.run);
+            record.set(check);
             0
         });
         // SAFETY: shared memory, and the child that wrote it is gone.
@@ -238,9 +246,10 @@ pub fn finish(saw: Saw) -> ! {
 }
 
 impl Record {
-    fn set(&mut self, run: fn() -> Asked) {
+    fn set(&mut self, check: &Check) {
         CURRENT.store(self, Relaxed);
-        let saw = match run() {
+        ASKED.store(core::ptr::from_ref(check).cast_mut(), Relaxed);
+        let saw = match (check.run)() {
             Ok(saw) | Err(saw) => saw,
         };
         // SAFETY: what was there before is not a valid `Saw` and must not be dropped.

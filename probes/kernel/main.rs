@@ -50,7 +50,15 @@ static GROUPS: &[Group] = &[
     Group { facts: &[], checks: semantics::namespaces::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::mounts::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::time::CHECKS, bench: false },
-    Group { facts: surroundings::FACTS, checks: surroundings::CHECKS, bench: false },
+    Group { facts: surroundings::fact::FACTS, checks: surroundings::proc::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::sys_files::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::device::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::cgroup::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::capability::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::security::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::namespace::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::limit::CHECKS, bench: false },
+    Group { facts: &[], checks: surroundings::module::CHECKS, bench: false },
     Group { facts: fs::FACTS, checks: fs::place::CHECKS, bench: false },
     Group { facts: &[], checks: fs::overlay::CHECKS, bench: false },
     Group { facts: &[], checks: fs::shm::CHECKS, bench: false },
@@ -81,7 +89,9 @@ fn probe(options: &Options) -> i32 {
     child::prepare();
     let Ok(slot) = child::slot() else { return 1 };
     let wanted = |id: &[u8]| options.wanted(id);
-    let planned = sweep::count(&wanted) + variants::count(&wanted) + check::count(GROUPS, options.bench, &wanted);
+    let table = &[Group { facts: &[], checks: surroundings::table::checks(), bench: false }];
+    let checks: usize = [GROUPS, table].iter().map(|groups| check::count(groups, options.bench, &wanted)).sum();
+    let planned = sweep::count(&wanted) + variants::count(&wanted) + checks;
     let mut header = Line::new();
     header.number("abicus", 1).text("probe", b"kernel").text("version", VERSION.as_bytes());
     header.text("arch", if cfg!(target_arch = "x86_64") { b"x86_64" } else { b"aarch64" });
@@ -91,6 +101,7 @@ fn probe(options: &Options) -> i32 {
     check::tell_facts(slot, GROUPS, options.bench);
     let swept = sweep::run(slot, &wanted);
     let mapped = variants::run(slot, &wanted);
-    let reported = swept + mapped + check::ask(slot, GROUPS, options.bench, &wanted);
+    let asked: usize = [GROUPS, table].iter().map(|groups| check::ask(slot, groups, options.bench, &wanted)).sum();
+    let reported = swept + mapped + asked;
     if out::send(Line::new().text("end", b"kernel").number("reported", reported as i64)) { 0 } else { 1 }
 }
