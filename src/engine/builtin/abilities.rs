@@ -162,7 +162,7 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
         list.open(0, &work.to_string_lossy(), 0o10000000);
         list.mount("tmpfs", &mount_point, "tmpfs", 0, "mode=755").chdir(&mount_point);
         list.mkdir("upper", 0o755).mkdir("work", 0o755).mkdir("root", 0o755);
-        list.mount("overlay", "root", "overlay", 0, &overlay_data(identity));
+        list.mount("overlay", "root", "overlay", 0, &overlay_data(identity, &List::slot(0)));
     });
     find("overlay", overlay.await, true);
     find(

@@ -174,23 +174,22 @@ fn root(list: &mut List, cell: &Cell) {
         list.open(slot, name, O_PATH);
     }
     list.mkdir("root", 0o755);
-    match cell.root {
-        Root::Empty => {
-            list.mount("tmpfs", "root", "tmpfs", 0, &format!("mode=755,{UPPER_SIZE}"));
-        }
-        Root::Tree(_) => {
-            list.mkdir("upper", 0o755).mkdir("work", 0o755);
-            list.mount("overlay", "root", "overlay", 0, &overlay_data(cell.identity));
-        }
+    // Scratch too: an overlay answers some questions otherwise than a tmpfs does, and docker's scratch is one.
+    let lower = match cell.root {
+        Root::Empty => "lower".to_owned(),
+        Root::Tree(_) => List::slot(TREE),
+    };
+    for dir in ["lower", "upper", "work"] {
+        list.mkdir(dir, 0o755);
     }
+    list.mount("overlay", "root", "overlay", 0, &overlay_data(cell.identity, &lower));
     list.chdir("root").pivot().chdir("/");
 }
 
 /// `userxattr`, Linux 5.11: without it overlayfs wants trusted attributes, which no user namespace may set.
-pub(crate) fn overlay_data(identity: &Identity) -> String {
-    let tree = List::slot(TREE);
+pub(crate) fn overlay_data(identity: &Identity, lower: &str) -> String {
     let userxattr = if identity.maps == Maps::None { "" } else { ",userxattr" };
-    format!("lowerdir={tree},upperdir=upper,workdir=work{userxattr}")
+    format!("lowerdir={lower},upperdir=upper,workdir=work{userxattr}")
 }
 
 /// A user namespace mounts sysfs only together with a network namespace of its own.
@@ -371,4 +370,88 @@ fn execute(list: &mut List, cell: &Cell) {
     let home = if cell.user.0 == 0 { "/root" } else { "/" };
     let environment = [format!("PATH={PATH}"), format!("HOSTNAME={HOSTNAME}"), format!("HOME={home}")];
     list.exec(&paths, cell.argv, &environment);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(maps: Maps) -> Identity {
+        Identity {
+            maps,
+            capabilities: Capabilities::ALL,
+            kernel: (6, 1),
+            cgroup_namespaces: true,
+            cgroup_hierarchies: vec!["cgroup2".to_owned()],
+        }
+    }
+
+    /// What a list does, for people, in order.
+    fn steps(options: &str, maps: Maps, user: (u32, u32)) -> Result<Vec<String>, Fault> {
+        let settings = Settings::new(&toml::from_str(options).unwrap(), None)?;
+        let identity = identity(maps);
+        let filter = filter(&settings, &identity)?;
+        let cell = Cell {
+            settings: &settings,
+            identity: &identity,
+            root: &Root::Tree("/image".to_owned()),
+            filter: filter.as_deref(),
+            user,
+            mount_point: "/mnt",
+            payload: "/payload",
+            argv: &["/.abicus/kernel".to_owned()],
+            host_devices: &[("/dev/sda".to_owned(), 0o060_660, 0x800)],
+            resolv_conf: b"",
+        };
+        let list = list(&cell)?;
+        let all = (0..).map(|at| list.says(at).0.to_owned());
+        Ok(all.take_while(|step| step != "making the first process").collect())
+    }
+
+    fn at(steps: &[String], step: &str) -> usize {
+        steps.iter().position(|s| s.starts_with(step)).unwrap_or_else(|| panic!("no `{step}` in {steps:#?}"))
+    }
+
+    #[test]
+    fn no_path_of_the_image_is_used_before_the_root_has_changed() {
+        let steps = steps("tmpfs = ['/t']", Maps::None, (0, 0)).unwrap();
+        let pivot = at(&steps, "changing the root");
+        for step in ["mounting proc", "mounting tmpfs on /dev", "making /etc/hosts", "mounting tmpfs on /t"] {
+            assert!(at(&steps, step) > pivot, "{step}");
+        }
+        assert!(at(&steps, "opening /payload") < pivot);
+        assert!(at(&steps, "unmounting .") > at(&steps, "mounting /proc/self/fd/301 on /.abicus"));
+    }
+
+    #[test]
+    fn what_confines_a_cell_comes_after_everything_it_would_forbid() {
+        let steps = steps("", Maps::None, (0, 0)).unwrap();
+        let filter = at(&steps, "loading a seccomp filter");
+        assert!(at(&steps, "masking /proc/kcore") < filter && at(&steps, "unmounting .") < filter);
+        assert!(filter < at(&steps, "setting capabilities"));
+        assert_eq!(at(&steps, "executing"), steps.len() - 1);
+    }
+
+    #[test]
+    fn a_user_namespace_binds_the_nodes_it_may_not_make() {
+        let steps = steps("", Maps::Own { uid: 5, gid: 6 }, (0, 0)).unwrap();
+        assert!(at(&steps, "opening /dev/null") < at(&steps, "changing the root"));
+        assert!(!steps.iter().any(|step| step.starts_with("making device")), "{steps:#?}");
+        assert!(steps.contains(&"writing 0 5 1 to uid_map".to_owned()));
+    }
+
+    #[test]
+    fn a_namespace_with_one_user_has_no_other() {
+        let fault = steps("", Maps::Own { uid: 5, gid: 5 }, (1, 1)).unwrap_err();
+        assert!(fault.cause.contains("only one user") && fault.hint.is_some(), "{fault}");
+    }
+
+    #[test]
+    fn a_privileged_cell_has_the_hosts_devices_and_nothing_masked() {
+        let steps = steps("privileged = true", Maps::None, (0, 0)).unwrap();
+        assert!(steps.contains(&"making device /dev/sda".to_owned()));
+        for lacking in ["masking", "making /proc/sys read-only", "loading a seccomp filter"] {
+            assert!(!steps.iter().any(|step| step.starts_with(lacking)), "{lacking}");
+        }
+    }
 }
