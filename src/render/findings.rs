@@ -132,7 +132,6 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
     for (axis, len) in spread.iter_mut().zip([view.hosts.len(), view.engines.len(), view.images.len()]) {
         *axis = (vec![0usize; len], vec![0usize; len]);
     }
-    let mut controls = [("native", 0, 0), ("scratch image", 0, 0), ("no engine policy", 0, 0)];
     let mut seen: HashMap<&str, usize> = HashMap::new();
     let mut cells = 0;
     // What one vector answers is looked up once.
@@ -143,17 +142,6 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
             continue;
         }
         let fails = usize::from(answer.is_fail());
-        let control = match cell.role {
-            Role::ControlNative => Some(0),
-            Role::ControlScratch => Some(1),
-            Role::ControlNoPolicy => Some(2),
-            Role::Cell if cell.id.image.is_none() => Some(0),
-            Role::Cell => None,
-        };
-        if let Some(control) = control {
-            controls[control].1 += fails;
-            controls[control].2 += 1;
-        }
         if cell.role.is_control() {
             continue;
         }
@@ -173,6 +161,7 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
         .collect();
     let cause = causes.of(&fails);
     let exact = exact(view, &by_vector, &spread);
+    let controls = controls(view, &by_vector, &spread);
     let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
     seen.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let what = seen.first().map_or("fails", |(text, _)| text.as_str());
@@ -208,14 +197,41 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
         exact,
         hosts: axis(view.hosts.iter().map(|id| id.as_str()).collect(), hosts),
         engines: axis(view.engines.iter().map(|id| id.as_str()).collect(), engines),
-        images: axis(view.images.iter().map(|id| id.as_str()).collect(), images),
-        controls: controls
-            .into_iter()
-            .filter(|(_, _, of)| *of > 0)
-            .map(|(name, failing, of)| Axis { name: name.to_owned(), failing, of })
-            .collect(),
+        images: axis(
+            view.images.iter().map(|id| if id.is_none() { "no image" } else { id.as_str() }).collect(),
+            images,
+        ),
+        controls,
         checks,
     }
+}
+
+/// What cells answer that differ from the failing ones in one layer. Asked cells serve too, where they are such cells.
+fn controls(
+    view: &View<'_>,
+    by_vector: &[Option<&super::Seen>],
+    [hosts, engines, images]: &[(Vec<usize>, Vec<usize>); 3],
+) -> Vec<Axis> {
+    let mut controls = [("native", 0, 0), ("empty image", 0, 0), ("no engine policy", 0, 0)];
+    for cell in view.cells.iter().filter(|cell| hosts.0[cell.host] > 0) {
+        let Some(answer) = cell.vector.and_then(|vector| by_vector[vector]).filter(|answer| answer.outcome != "skip")
+        else {
+            continue;
+        };
+        let kind = match cell.role {
+            _ if cell.id.image.is_none() => 0,
+            _ if view.scratch[cell.image] && engines.0[cell.engine] > 0 => 1,
+            Role::ControlNoPolicy if images.0[cell.image] > 0 => 2,
+            Role::Cell | Role::ControlNative | Role::ControlScratch | Role::ControlNoPolicy => continue,
+        };
+        controls[kind].1 += usize::from(answer.is_fail());
+        controls[kind].2 += 1;
+    }
+    controls
+        .into_iter()
+        .filter(|(_, _, of)| *of > 0)
+        .map(|(name, failing, of)| Axis { name: name.to_owned(), failing, of })
+        .collect()
 }
 
 /// The fewest axes whose failing values, taken together, hold failing cells only.

@@ -330,9 +330,12 @@ pub fn spread(finding: &Finding) -> Vec<(&'static str, String)> {
         let failing: Vec<&Axis> = axis.iter().filter(|value| value.failing > 0).collect();
         let exact = decides.map(|decides| decides[at]);
         if exact == Some(false) {
-            every.push(match failing.len() {
-                1 => format!("{one} {}", failing[0].name),
-                number => format!("every {one} ({})", thousands(number)),
+            // A native cell has no image, so it counts for none.
+            let named: Vec<&&Axis> = failing.iter().filter(|value| value.name != "no image").collect();
+            every.push(match named.as_slice() {
+                [] => "no image".to_owned(),
+                [only] => format!("{one} {}", only.name),
+                many => format!("every {one} ({})", thousands(many.len())),
             });
             continue;
         }

@@ -78,6 +78,7 @@ pub fn data(view: &View<'_>) -> Value {
         "engines": view.engines,
         "engine_facts": engine_facts(view),
         "images": view.images.iter().map(|id| subject(id.as_str(), view.image(id))).collect::<Vec<_>>(),
+        "scratch": view.scratch,
         "vectors": vectors(view),
         "cells": {
             "host": column(view, |cell| cell.host),

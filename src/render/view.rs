@@ -12,6 +12,7 @@ use crate::catalog::{Catalogue, Requirement};
 use crate::engine::Facts;
 use crate::fault::Fault;
 use crate::id::{CellId, CheckId, EngineId, HostId, ImageId};
+use crate::image::EMPTY_DIGEST;
 use crate::judge::Verdict;
 use crate::plan::Role;
 use crate::store::{AttemptRecord, Known, Run, State};
@@ -60,6 +61,8 @@ pub struct View<'a> {
     pub engines: Vec<&'a EngineId>,
     /// By libc and its version, then name.
     pub images: Vec<&'a ImageId>,
+    /// Which of the images are the empty one.
+    pub scratch: Vec<bool>,
     /// Checks seen anywhere, in order of id.
     pub checks: Vec<CheckId>,
     /// Different answers.
@@ -130,6 +133,7 @@ impl<'a> View<'a> {
             })
             .collect();
         cells.sort_by_key(|cell| (cell.image, cell.host, cell.engine));
+        let scratch = images.iter().map(|image| is_scratch(run, image)).collect();
         let mut view = Self {
             run,
             catalogue,
@@ -137,6 +141,7 @@ impl<'a> View<'a> {
             hosts,
             engines,
             images,
+            scratch,
             checks,
             seen,
             vectors,
@@ -227,6 +232,12 @@ pub struct NotRun<'v, 'a> {
     pub hint: Option<&'v str>,
     /// Which.
     pub cells: Vec<&'v Cell<'a>>,
+}
+
+/// Whether an image is the empty one: by its digest, or because abicus made it up to be that.
+fn is_scratch(run: &Run, image: &ImageId) -> bool {
+    let digest = run.images.get(image).and_then(|known| known.facts.get("digest"));
+    image.as_str() == "control.scratch" || digest.is_some_and(|digest| digest == EMPTY_DIGEST)
 }
 
 struct Draft<'a> {

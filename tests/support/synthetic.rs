@@ -9,6 +9,7 @@ use abicus::collect::{Observation, Observations, ProbeReport, Saw, Value};
 use abicus::engine::{Ended, Facts, Timing};
 use abicus::fault::{Fault, Phase};
 use abicus::id::{CellId, ImageId};
+use abicus::image::EMPTY_DIGEST;
 use abicus::plan::Role;
 use abicus::store::{AttemptRecord, CellRecord, Known, Run, RunInfo, State};
 
@@ -145,7 +146,7 @@ pub fn run(size: Size) -> Run {
     for i in 0..size.images {
         let (image, kind, version, os, os_version) = IMAGES[i % IMAGES.len()];
         let pairs = [
-            ("digest", &*format!("sha256:{i:064x}")),
+            ("digest", &*if i == 0 { EMPTY_DIGEST.to_owned() } else { format!("sha256:{i:064x}") }),
             ("libc.kind", kind),
             ("libc.version", version),
             ("os.id", os),

@@ -61,7 +61,7 @@ function relatives(i) {
   relativesMemo.set(i, found);
   return found;
 }
-const isScratch = (j) => { const id = model.images[model.image[j]].id; return id === "scratch" || id === "control.scratch"; };
+const isScratch = (j) => model.scratch[model.image[j]];
 
 function checkItem(i, at, open) {
   const seen = model.seen[model.answer(i, at)], check = model.checks[at];
