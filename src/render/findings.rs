@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::text::{names, printable};
 use super::view::View;
 use crate::catalog::Requirement;
+use crate::judge::blame::Layer;
 use crate::judge::cause::{Cause, Causes, Subject};
 use crate::plan::Role;
 use crate::store::Known;
@@ -116,6 +117,9 @@ fn layer(cause: &Cause) -> Option<String> {
     let (last, rest) = words.split_last()?;
     if rest.is_empty() {
         return Some((*last).to_owned());
+    }
+    if cause.layers.contains(&Layer::Host) && cause.layers.contains(&Layer::EngineImage) {
+        return Some("not known, because no control cell answered".to_owned());
     }
     let missing = match cause.missing.is_empty() {
         true => String::new(),

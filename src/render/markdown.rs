@@ -56,7 +56,10 @@ fn findings(view: &View<'_>, out: &mut String) {
             count(of, "cell")
         );
         if let Some(layer) = &finding.layer {
-            let _ = write!(out, ", to be fixed in {}", code(layer, 60));
+            let _ = write!(out, ", to be fixed in {}", code(layer, 80));
+        }
+        if let Some(condition) = &finding.condition {
+            let _ = write!(out, ", when {}", code(condition, 200));
         }
         let where_: Vec<String> =
             spread(finding).into_iter().map(|(word, text)| format!("{word}: {}", printable(&text, 200))).collect();

@@ -10,7 +10,7 @@ use abicus::engine::{Ended, Facts, Timing};
 use abicus::fault::{Fault, Phase};
 use abicus::id::{CellId, ImageId};
 use abicus::image::EMPTY_DIGEST;
-use abicus::plan::Role;
+use abicus::plan::{ControlNames, Role};
 use abicus::store::{AttemptRecord, CellRecord, Known, Run, RunInfo, State};
 
 /// Rows a synthetic run needs whatever the built-in catalogue has.
@@ -105,7 +105,11 @@ pub fn run(size: Size) -> Run {
             matrix_file: "matrix.toml".into(),
             matrix: "[matrix]\nname = \"nightly\"\n".into(),
             cells: vec![],
-            controls: None,
+            controls: Some(ControlNames {
+                native: "native".parse().unwrap(),
+                no_policy: "control.no-policy".parse().unwrap(),
+                scratch: "scratch".parse().unwrap(),
+            }),
             skips: vec![],
         },
         hosts: BTreeMap::new(),
