@@ -178,7 +178,7 @@ mod vsyscall {
     }
 }
 
-type Clock = extern "C" fn(usize, *mut Timespec) -> i32;
+pub type Clock = extern "C" fn(usize, *mut Timespec) -> i32;
 
 /// The kernel's own function for clock_gettime, vdso(7).
 #[cfg(target_arch = "x86_64")]
@@ -207,7 +207,7 @@ fn vdso_clock(clock: usize) -> Asked {
 }
 
 /// Walks the vDSO's ELF image: program headers, dynamic section, symbol table.
-fn find_clock() -> Result<Clock, Saw> {
+pub fn find_clock() -> Result<Clock, Saw> {
     let Some(base) = process::aux(AT_SYSINFO_EHDR).filter(|base| *base != 0) else {
         return Err(Saw::Value(super::check::Value::of(b"none")));
     };

@@ -40,6 +40,15 @@ use rt::{child, out};
 static GROUPS: &[Group] = &[
     Group { facts: entries::FACTS, checks: entries::CHECKS, bench: false },
     Group { facts: cpu::FACTS, checks: cpu::CHECKS, bench: false },
+    #[cfg(target_arch = "x86_64")]
+    Group { facts: &[], checks: cpu::level::CHECKS, bench: false },
+    #[cfg(target_arch = "x86_64")]
+    Group { facts: &[], checks: cpu::scalar::CHECKS, bench: false },
+    #[cfg(target_arch = "x86_64")]
+    Group { facts: &[], checks: cpu::vector::CHECKS, bench: false },
+    #[cfg(target_arch = "x86_64")]
+    Group { facts: &[], checks: cpu::tile::PERMITTED, bench: false },
+    Group { facts: &[], checks: cpu::stack::CHECKS, bench: false },
     Group { facts: semantics::FACTS, checks: semantics::process::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::control::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::memory::CHECKS, bench: false },
