@@ -99,11 +99,19 @@ async fn a_tree_is_imported_once_and_the_cells_leave_it_untouched() {
 }
 
 #[tokio::test]
-async fn running_out_of_memory_is_said_as_such() {
+async fn running_out_of_memory_is_never_an_exit_code_of_the_program() {
     let (bench, engine) = (Bench::new(), docker("memory = '32MiB'"));
     let image = engine.prepare(&bench.scratch()).await.unwrap();
     let attempt = engine.run(&bench.job(&["/.abicus/busybox", "tail", "/dev/zero"]), &image).await;
-    assert_eq!(attempt.ended, Ok(Ended::OutOfMemory), "{}", show(&attempt));
+    // The kernel kills it in any case; whether docker hears of that is up to its shim, and some do not (seen with
+    // containerd 1.6 on cgroup v1). Then the cause is unknown and not guessed, and memory is named among the possible ones.
+    match &attempt.ended {
+        Ok(ended) => assert_eq!(*ended, Ended::OutOfMemory, "{}", show(&attempt)),
+        Err(fault) => {
+            assert_eq!(fault.phase, Phase::Wait, "{fault:?}");
+            assert!(fault.hint.as_deref().is_some_and(|h| h.contains("ran out of memory")), "{fault:?}");
+        }
+    }
 }
 
 #[tokio::test]

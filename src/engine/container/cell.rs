@@ -33,6 +33,8 @@ use super::create::{Delivery, Template};
 const KILL: Duration = Duration::from_secs(10);
 /// How long the output of a program that was killed is still read.
 const REST: Duration = Duration::from_secs(1);
+/// How long docker may take to hear that the out-of-memory killer struck.
+const OOM_EVENT: Duration = Duration::from_millis(500);
 
 /// Removes one container whatever state it is in; `Ok` when there is none any more.
 pub(super) async fn remove(api: &Api, name: &str, limit: Duration) -> Result<(), CallError> {
@@ -311,20 +313,28 @@ impl Cell<'_> {
 
     /// The verdict of the engine on how the program ended.
     async fn look(&self, waited: Option<i64>, notes: &mut Vec<String>) -> Result<Ended, Fault> {
-        let state = self.state().await;
-        let (code, memory) = match (&state, waited) {
-            (Ok(state), _) => {
-                if let Some(error) = state["Error"].as_str().filter(|e| !e.is_empty()) {
-                    notes.push(format!("the engine says: {error}"));
-                }
-                (state["ExitCode"].as_i64().or(waited), state["OOMKilled"].as_bool() == Some(true))
-            }
-            (Err(fault), _) => return Err(fault.clone()),
-        };
-        let Some(code) = code else {
+        let kind = self.template.kind;
+        let mut state = self.state().await?;
+        // Docker hears of the end and of the out-of-memory killer by separate events, in either order.
+        let settled = Instant::now() + OOM_EVENT;
+        while kind.reports_out_of_memory()
+            && state["ExitCode"].as_i64() == Some(137)
+            && state["OOMKilled"].as_bool() != Some(true)
+            && Instant::now() < settled
+        {
+            sleep(Duration::from_millis(100)).await;
+            state = self.state().await?;
+        }
+        if let Some(error) = state["Error"].as_str().filter(|e| !e.is_empty()) {
+            notes.push(format!("the engine says: {error}"));
+        }
+        let Some(code) = state["ExitCode"].as_i64().or(waited) else {
             return Err(Fault::new(Phase::Wait, "the engine does not say how the program ended").transient());
         };
-        verdict(code, memory, self.template.kind.reports_out_of_memory(), notes)
+        let memory = state["OOMKilled"].as_bool() == Some(true);
+        // A flag that is not set means little where a limit was: the event can be lost.
+        let reliable = kind.reports_out_of_memory() && self.template.options.memory.is_none();
+        verdict(code, memory, reliable, notes)
     }
 }
 
@@ -338,7 +348,7 @@ fn verdict(code: i64, memory: bool, reliable: bool, notes: &mut Vec<String>) -> 
             Err(if reliable {
                 fault.hint("the engine was stopped, or somebody killed the container")
             } else {
-                fault.hint("the engine was stopped, somebody killed the container, or it ran out of memory (this engine does not say)")
+                fault.hint("the engine was stopped, somebody killed the container, or it ran out of memory (which this engine does not always say)")
             })
         }
         (code, memory) => {
