@@ -65,7 +65,7 @@ fn active() -> Does {
 fn label() -> Does {
     let mut room = [0; 256];
     let text = tidy(crate::rt::sys::read_file(c"/proc/self/attr/current", &mut room)?);
-    let end = text.bytes().iter().enumerate().filter(|(_, b)| **b == b':').nth(2).map_or(text.bytes().len(), |at| at.0);
+    let end = text.bytes().iter().enumerate().filter(|(_, b)| **b == b':').nth(3).map_or(text.bytes().len(), |at| at.0);
     Err(answer(&text.bytes()[..end]))
 }
 
