@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::CheckId;
 
 /// How much an ordinary program suffers when the check fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Requirement {
     /// Special programs only.

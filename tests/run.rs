@@ -232,7 +232,8 @@ fn sweep_removes_what_a_dead_run_left_in_docker() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let place = Place::new(MATRIX);
-    for command in ["init", "doctor", "plan", "run", "report", "list", "probe", "sweep", "completions", "man"] {
+    for command in ["init", "doctor", "plan", "run", "report", "list", "checks", "probe", "sweep", "completions", "man"]
+    {
         let output = place.abicus(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Example"), "{command} --help has no example");
@@ -244,7 +245,7 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn what_makes_a_command_impossible_is_said_with_what_would_be_right() {
     let place = Place::new(MATRIX);
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["run", "--matrix", "gone.toml"], "abicus init"),
         (&["run", "--cells", "local:docker"], "host:engine:image"),
         (&["run", "--image", "debian"], "images are empty"),
@@ -252,6 +253,7 @@ fn what_makes_a_command_impossible_is_said_with_what_would_be_right() {
         (&["run", "--resume"], "was cut off"),
         (&["run", "--parallel", "0"], "--parallel"),
         (&["init"], "--force"),
+        (&["checks", "syscall.clone33"], "did you mean `syscall.clone3`"),
     ];
     for (arguments, help) in cases {
         let output = place.abicus(arguments);

@@ -1,5 +1,6 @@
 //! The command line: arguments in, library calls, an exit code out. One file per command.
 
+mod checks;
 mod completions;
 mod doctor;
 mod init;
@@ -132,6 +133,7 @@ enum Command {
     Run(run::Arguments),
     Report(report::Arguments),
     List(list::Arguments),
+    Checks(checks::Arguments),
     Probe(probe::Arguments),
     Sweep(sweep::Arguments),
     Completions(completions::Completions),
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::List(arguments) => list::run(arguments),
+        Command::Checks(arguments) => checks::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Completions(arguments) => completions::completions(arguments, Cli::command()),

@@ -1,0 +1,114 @@
+//! `abicus checks`: the catalogue.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::{Error, Exit, Format, print, print_json, table};
+use crate::catalog::{Catalogue, Check, Contract, Requirement};
+
+/// List the checks, or explain one
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  abicus checks
+  abicus checks syscall.clone3
+  abicus checks 'cpu.*' --format json
+  abicus checks --requirement must")]
+pub(super) struct Arguments {
+    /// Only ids that match this glob; one id alone is explained
+    #[arg(value_name = "GLOB")]
+    check: Option<String>,
+    /// Only checks required this much
+    #[arg(long)]
+    requirement: Option<Requirement>,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
+    let catalogue = Catalogue::built_in();
+    let pattern = arguments.check.as_deref().unwrap_or("*");
+    let glob = globset::Glob::new(pattern)
+        .map_err(|error| {
+            Error::usage(format!("`{pattern}` is not a glob: {}", error.kind()), "for instance 'syscall.*'")
+        })?
+        .compile_matcher();
+    let fits = |check: &&Check| {
+        glob.is_match(check.id.as_str()) && arguments.requirement.is_none_or(|wanted| check.requirement == wanted)
+    };
+    let checks: Vec<&Check> = catalogue.rows().filter(fits).collect();
+    if checks.is_empty() {
+        let near = catalogue
+            .rows()
+            .map(|check| (strsim::jaro_winkler(pattern, check.id.as_str()), check.id.as_str()))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or("", |(_, id)| id);
+        return Err(Error::usage(format!("no check `{pattern}`"), format!("did you mean `{near}`?")));
+    }
+    if arguments.format == Format::Json {
+        print_json(&checks)?;
+    } else if let [check] = checks[..]
+        && arguments.check.is_some()
+    {
+        print(&explain(check))?;
+    } else {
+        let mut rows = table(&["check", "requirement", "contract", "what it asks"]);
+        for check in &checks {
+            let (requirement, contract) = (word(check.requirement), contract(check.contract));
+            rows.add_row([check.id.as_str(), requirement, contract, check.title.as_str()]);
+        }
+        print(&format!("{rows}\n{} checks\n", checks.len()))?;
+    }
+    Ok(Exit::Expected)
+}
+
+fn explain(check: &Check) -> String {
+    let mut out = format!("{}: {}\n\n", check.id, check.title);
+    let passes = match check.contract {
+        Contract::Works => "it has to work",
+        Contract::Fallback => "it has to work or be honestly absent (ENOSYS)",
+        Contract::Reach => "the kernel has to be reached, or the call be honestly absent (ENOSYS)",
+        Contract::Value => "the value has to be as expected",
+        Contract::Record => "nothing: it is recorded and compared",
+    };
+    let mut line = |name: &str, text: &str| {
+        if !text.is_empty() {
+            let _ = writeln!(out, "{name:<13}{text}");
+        }
+    };
+    line("passes when", passes);
+    line("or says", &check.allow.join(", "));
+    line("expects", &check.expect.join(", "));
+    line("at least", &check.min.map(|min| min.to_string()).unwrap_or_default());
+    line("at most", &check.max.map(|max| max.to_string()).unwrap_or_default());
+    line("requirement", word(check.requirement));
+    line("since", check.since.as_deref().unwrap_or_default());
+    line("asked on", &check.arch.join(", "));
+    line("breaks", &check.breaks);
+    line("remedy", check.remedy.as_deref().unwrap_or_default());
+    line("side effect", check.effect.as_deref().unwrap_or_default());
+    line("natively", check.native.as_deref().unwrap_or_default());
+    line("one-sided", check.one_sided.as_deref().unwrap_or_default());
+    line("reference", &check.reference);
+    out
+}
+
+fn word(requirement: Requirement) -> &'static str {
+    match requirement {
+        Requirement::Must => "must",
+        Requirement::Should => "should",
+        Requirement::May => "may",
+    }
+}
+
+fn contract(contract: Contract) -> &'static str {
+    match contract {
+        Contract::Works => "works",
+        Contract::Fallback => "fallback",
+        Contract::Reach => "reach",
+        Contract::Value => "value",
+        Contract::Record => "record",
+    }
+}
