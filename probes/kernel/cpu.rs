@@ -11,6 +11,7 @@ pub mod scalar;
 pub mod stack;
 #[cfg(target_arch = "x86_64")]
 pub mod tile;
+pub mod told;
 #[cfg(target_arch = "x86_64")]
 pub mod vector;
 

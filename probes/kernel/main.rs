@@ -49,6 +49,7 @@ static GROUPS: &[Group] = &[
     #[cfg(target_arch = "x86_64")]
     Group { facts: &[], checks: cpu::tile::PERMITTED, bench: false },
     Group { facts: &[], checks: cpu::stack::CHECKS, bench: false },
+    Group { facts: &[], checks: cpu::told::CHECKS, bench: false },
     Group { facts: semantics::FACTS, checks: semantics::process::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::control::CHECKS, bench: false },
     Group { facts: &[], checks: semantics::memory::CHECKS, bench: false },
