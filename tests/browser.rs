@@ -271,3 +271,18 @@ fn thousands_of_cells_are_drawn_and_not_built() {
     assert!(status.as_str().unwrap().starts_with("3,000 of 9,100 cells"), "{status}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
+
+#[test]
+fn the_junit_file_is_well_formed_whatever_hosts_say() {
+    let mut run = synthetic::run(Size::SMALL);
+    synthetic::poison(&mut run);
+    let report = Report::of(&run, Size::SMALL);
+    let xml = std::fs::read_to_string(report.file.with_file_name("junit.xml")).unwrap();
+    let mut browser = Browser::start();
+    let parsed = browser.eval(&format!(
+        "(() => {{ const d = new DOMParser().parseFromString({}, 'application/xml'); \
+         return [d.querySelectorAll('parsererror').length, d.querySelectorAll('testcase').length, d.querySelectorAll('img').length]; }})()",
+        serde_json::to_string(&xml).unwrap()
+    ));
+    assert_eq!(parsed, serde_json::json!([0, 99, 0]));
+}
