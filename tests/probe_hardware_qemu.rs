@@ -10,6 +10,7 @@ mod probe_support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use probe_support::{Seen, kernel};
 
@@ -20,16 +21,22 @@ fn shell(dir: &Path, script: &str, arguments: &[&str]) {
 
 /// Debian's kernel for virtual machines, downloaded once into cargo's directory.
 fn image() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-image");
-    let image = dir.join("vmlinuz");
-    if !image.exists() {
-        fs::create_dir_all(&dir).unwrap();
-        let find = "name=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/ *Depends: //p' | head -n 1); \
-                    apt-get download \"$name\"; dpkg-deb -x linux-image-*.deb .; mv boot/vmlinuz-* vmlinuz; \
-                    rm -r boot lib usr linux-image-*.deb";
-        shell(&dir, find, &[]);
-    }
-    image
+    // Two tests must not download into one directory at a time.
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE
+        .get_or_init(|| {
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-image");
+            let image = dir.join("vmlinuz");
+            if !image.exists() {
+                fs::create_dir_all(&dir).unwrap();
+                let find = "name=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/ *Depends: //p' | head -n 1); \
+                        apt-get download \"$name\"; dpkg-deb -x linux-image-*.deb .; mv boot/vmlinuz-* vmlinuz; \
+                        rm -r boot lib usr linux-image-*.deb";
+                shell(&dir, find, &[]);
+            }
+            image
+        })
+        .clone()
 }
 
 /// The probe as the first program of a guest.
