@@ -11,6 +11,13 @@ use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys;
 
+/// What a child does that waits to be killed. It goes by itself as well: a death signal is lost where the parent ends before
+/// the child has asked for one.
+pub fn linger() -> ! {
+    sys::sleep_ms(500);
+    sys::exit(0)
+}
+
 /// A child that is killed and waited for when it is no longer needed.
 pub struct Twin(pub i32);
 

@@ -124,9 +124,7 @@ fn prctl_death_signal() -> Does {
     in_twin("fork", &mut || match sys::fork() {
         Ok(0) => {
             let _ = sys::write(to.0, b"x");
-            loop {
-                sys::sleep_ms(1000);
-            }
+            linger()
         }
         // It has set its death signal before it writes.
         Ok(_) => i32::from(super::process::ready(&from, 1, 1000) != Ok(1)) * 255,
@@ -312,9 +310,7 @@ fn rlimit_fsize() -> Does {
 
 /// prlimit(2) of another process, as service managers do.
 fn rlimit_other() -> Does {
-    let child = Twin::start(&mut || loop {
-        sys::sleep_ms(1000);
-    })?;
+    let child = Twin::start(&mut || linger())?;
     let (mut limit, mut back) = ([0u64; 2], [0u64; 2]);
     must!(nr::PRLIMIT64, child.0, RLIMIT_NOFILE, 0, &mut limit);
     limit[0] = 17.min(limit[1]);
