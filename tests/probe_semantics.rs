@@ -127,9 +127,19 @@ fn docker(options: &[&str]) -> Seen {
     Seen::of(&mut command)
 }
 
+/// Removes the image, also where a situation could not be made.
+struct Image;
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        remove_image();
+    }
+}
+
 fn remove_image() {
     let name = format!("abicus-test-semantics-{}", std::process::id());
-    assert!(Command::new("docker").args(["rmi", "--force", &name]).output().unwrap().status.success());
+    let removed = Command::new("docker").args(["rmi", "--force", &name]).output();
+    assert!(std::thread::panicking() || removed.unwrap().status.success());
 }
 
 /// All situations, each with what was seen in it.
@@ -143,7 +153,8 @@ fn situations() -> &'static [(&'static str, Seen)] {
         };
         let prctls: Vec<u32> = vec![3, 4, 7, 8, 15, 16, 23, 24, 29, 30, 36, 38, 39, 41, 42, 47, 52, 65, 2, 0x5356_4d41, 0x5961_6d61];
         let unshared = ["--mount"];
-        let all = vec![
+        let _image = Image;
+        vec![
             ("natively", free(&ONLY)),
             ("everything refused, EPERM", jailed(&refusing(&NEEDED, Action::Errno(EPERM)), &ONLY)),
             ("everything refused but files, EPERM", jailed(&refusing(&files, Action::Errno(EPERM)), &ONLY)),
@@ -269,9 +280,7 @@ fn situations() -> &'static [(&'static str, Seen)] {
             ("docker", docker(&[])),
             ("docker, nothing confined", docker(&["--security-opt", "seccomp=unconfined", "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN"])),
             ("docker, no capability, read-only", docker(&["--cap-drop=ALL", "--read-only", "--shm-size=128m"])),
-        ];
-        remove_image();
-        all
+        ]
     })
 }
 
