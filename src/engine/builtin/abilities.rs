@@ -158,7 +158,6 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
     let all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC;
     find("namespaces", canary(identity, all, launcher, |_| {}).await, true);
     let overlay = canary(identity, CLONE_NEWNS, launcher, |list| {
-        list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
         list.open(0, &work.to_string_lossy(), 0o10000000);
         list.mount("tmpfs", &mount_point, "tmpfs", 0, "mode=755").chdir(&mount_point);
         list.mkdir("upper", 0o755).mkdir("work", 0o755).mkdir("root", 0o755);
@@ -215,6 +214,10 @@ async fn canary(
     identity_maps(&mut list, identity, flags);
     list.stage(stage::INSIDE);
     become_root(&mut list, identity);
+    if flags & CLONE_NEWNS != 0 {
+        // Where `/` is shared, as systemd makes it, a mount in a new namespace would show up on the host.
+        list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
+    }
     operations(&mut list);
     let program = launcher.to_string_lossy().into_owned();
     list.stdin("/dev/null").exec(std::slice::from_ref(&program), std::slice::from_ref(&program), &[]);
