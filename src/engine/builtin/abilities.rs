@@ -167,6 +167,8 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
     find(
         "proc",
         canary(identity, all, launcher, |list| {
+            // Where systemd boots, mounts are shared: what is mounted here would cover the host's own /proc.
+            list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
             list.mount("proc", "/proc", "proc", 14, "");
         })
         .await,
