@@ -25,9 +25,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("cgroup.path", "as above"),
     ("cgroup.pids.max", "as above"),
     ("ns.cgroup", "docker shares the host's cgroup namespace on a host with cgroup v1"),
-    ("dev.core.link", "runc leaves /dev/core out where the kernel has no /proc/kcore"),
     ("dev.node.make", "the built-in engine has no device control group"),
-    ("dev.stdout.open", "docker gives the pipes to the user of the container"),
 ];
 
 async fn in_docker(job: &Job, options: &str, image: &Image) -> Attempt {

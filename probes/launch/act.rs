@@ -80,7 +80,7 @@ fn dispatch(op: &Op, scene: &Scene) -> Done {
         code::CHOWN => {
             let (name, uid, gid) = (f.text()?, f.number()?, f.number()?);
             // SAFETY: a C string that outlives the call.
-            done(unsafe { call!(nr::FCHOWNAT, AT_FDCWD, path(name), uid, gid, AT_SYMLINK_NOFOLLOW) })
+            done(unsafe { call!(nr::FCHOWNAT, AT_FDCWD, path(name), uid, gid, 0) })
         }
         code::EXEC => execute::program(f),
         _ => cell::perform(op.code, f),

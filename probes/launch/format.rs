@@ -135,7 +135,7 @@ pub mod code {
         EXEC = 39,
         /// n persona.
         PERSONALITY = 40,
-        /// t path, n uid, n gid.
+        /// t path, n uid, n gid; symlinks are followed, so that it can be a descriptor in proc.
         CHOWN = 41,
     }
 }

@@ -41,6 +41,7 @@ pub(crate) struct Identity {
     pub(crate) capabilities: Capabilities,
     pub(crate) kernel: (u32, u32),
     pub(crate) cgroup_namespaces: bool,
+    pub(crate) has_kcore: bool,
     /// Mount options of the hierarchies of version 1, `cgroup2` for version 2.
     pub(crate) cgroup_hierarchies: Vec<String>,
 }
@@ -70,6 +71,7 @@ impl Identity {
             capabilities: Capabilities(capabilities.0 & known_to_the_kernel()),
             maps,
             kernel: kernel_version(),
+            has_kcore: Path::new("/proc/kcore").exists(),
             cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
             cgroup_hierarchies: hierarchies(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
         })

@@ -243,6 +243,10 @@ impl List {
         let says = format!("becoming user {uid}:{gid}");
         self.op(code::IDS, says, &[u64::from(uid).into(), u64::from(gid).into(), 1.into()])
     }
+    pub(crate) fn chown(&mut self, path: &str, uid: u32, gid: u32) -> &mut Self {
+        let says = format!("giving {path} to {uid}:{gid}");
+        self.op(code::CHOWN, says, &[path.into(), u64::from(uid).into(), u64::from(gid).into()])
+    }
     pub(crate) fn seccomp(&mut self, program: &[u8]) -> &mut Self {
         let says = format!("loading a seccomp filter of {} instructions", program.len() / 8);
         self.op(code::SECCOMP, says, &[program.into()])

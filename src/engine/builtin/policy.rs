@@ -281,10 +281,13 @@ fn devices(list: &mut List, cell: &Cell) {
         ("/proc/self/fd/0", "/dev/stdin"),
         ("/proc/self/fd/1", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/stderr"),
-        ("/proc/kcore", "/dev/core"),
         ("pts/ptmx", "/dev/ptmx"),
     ] {
         list.symlink(text, path);
+    }
+    // As runc: a kernel without CONFIG_PROC_KCORE has nothing to link to.
+    if cell.identity.has_kcore {
+        list.symlink("/proc/kcore", "/dev/core");
     }
 }
 
@@ -329,11 +332,17 @@ fn confine(list: &mut List, cell: &Cell) -> Result<(), Fault> {
     }
     let capabilities = permitted(cell.settings, cell.identity);
     list.bound(capabilities.0);
+    let (uid, gid) = cell.user;
+    if uid != 0 {
+        // As runc: else a program could not open its own /dev/stdout.
+        for fd in [1, 2] {
+            list.may_fail().chown(&format!("/proc/self/fd/{fd}"), uid, gid);
+        }
+    }
     // As runc without no_new_privs: the filter goes in while there still is the capability for it.
     if let Some(filter) = cell.filter {
         list.seccomp(filter);
     }
-    let (uid, gid) = cell.user;
     if matches!(cell.identity.maps, Maps::Own { .. }) {
         // Groups cannot be changed where they had to be denied for the map's sake.
         if (uid, gid) != (0, 0) {
@@ -382,6 +391,7 @@ mod tests {
             capabilities: Capabilities::ALL,
             kernel: (6, 1),
             cgroup_namespaces: true,
+            has_kcore: true,
             cgroup_hierarchies: vec!["cgroup2".to_owned()],
         }
     }
