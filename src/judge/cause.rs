@@ -116,7 +116,8 @@ impl<'a> Causes<'a> {
         };
         let controls = Controls {
             native: answer(&names.native, &ImageId::none()),
-            scratch: answer(&cell.engine, &names.scratch),
+            // The empty image is no control of itself.
+            scratch: if cell.image == names.scratch { Answer::Unknown } else { answer(&cell.engine, &names.scratch) },
             no_policy: answer(&names.no_policy, &cell.image),
         };
         let left = layers(controls);
@@ -130,7 +131,23 @@ impl<'a> Causes<'a> {
                 return (vec![Layer::Engine], vec![]);
             }
         }
+        // The same image passes under another engine on the same host: it is not at fault by itself, nor is being contained.
+        // (The control without policy is the built-in engine, so it cannot tell that engine's own doings from the image's.)
+        if matches!(left, [Layer::Image | Layer::Sandboxing]) && self.elsewhere(cell, fails) {
+            let siblings = self.siblings(&cell.host, &cell.engine, at, fails);
+            let all = siblings.len() > 1 && siblings.iter().all(|fails| *fails);
+            return (vec![if all || left == [Layer::Sandboxing] { Layer::Engine } else { Layer::EngineImage }], vec![]);
+        }
         (left.to_vec(), missing(controls))
+    }
+
+    /// Whether the check passes in the same image under another engine that was asked for.
+    fn elsewhere(&self, cell: &CellId, fails: &[Option<bool>]) -> bool {
+        self.asked.iter().any(|&other| {
+            let subject = self.subjects[other].cell;
+            let alike = subject.host == cell.host && subject.image == cell.image && subject.engine != cell.engine;
+            alike && fails[other] == Some(false)
+        })
     }
 
     /// Whether the check fails in the other images under one engine on one host.
@@ -384,6 +401,13 @@ mod tests {
         assert_eq!(both.layers, [Layer::Engine, Layer::EngineImage], "one other image proves nothing");
         let one = cause(|cell| asked(cell).then_some(cell == "h:docker:new"));
         assert_eq!(one.layers, [Layer::EngineImage]);
+    }
+
+    #[test]
+    fn an_image_that_passes_under_another_engine_is_not_blamed_by_itself() {
+        let cause =
+            cause(|cell| Some(cell.starts_with("h:docker:") && !cell.ends_with(":empty") || cell == "h:bare:new"));
+        assert_eq!(cause.layers, [Layer::EngineImage]);
     }
 
     #[test]
