@@ -304,33 +304,3 @@ fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
     let said = text(&output.stderr);
     assert!(said.contains("made for arm64") && said.contains("help: use an image for"), "{said}");
 }
-
-/// systemd makes `/` shared: what is mounted in a namespace that forgot to leave the peer group appears on the host.
-#[test]
-fn nothing_is_mounted_or_unmounted_on_a_host_whose_root_is_shared() {
-    let place = Place::new(MATRIX);
-    let abicus = env!("CARGO_BIN_EXE_abicus");
-    let script = format!(
-        "cat /proc/self/mountinfo >before; '{abicus}' run --engine built-in --engine native --quiet >said 2>&1; \
-         echo $? >status; cat /proc/self/mountinfo >after"
-    );
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "shared", "sh", "-c", &script])
-        .current_dir(place.dir.path())
-        .env("ABICUS_CACHE", place.dir.path().join("cache"))
-        .output()
-        .unwrap();
-    let read = |name: &str| std::fs::read_to_string(place.dir.path().join(name)).unwrap_or_default();
-    assert!(output.status.success(), "{} {}", text(&output.stderr), read("said"));
-    assert!(matches!(read("status").trim(), "0" | "1"), "{}", read("said"));
-    assert!(read("before").contains("shared:"), "{}", read("before"));
-    let (before, after) = (read("before"), read("after"));
-    let changed: Vec<&str> = before
-        .lines()
-        .filter(|line| !after.lines().any(|other| other == *line))
-        .chain(after.lines().filter(|line| !before.lines().any(|other| other == *line)))
-        // Containers of the tests beside this one come and go.
-        .filter(|line| !line.contains("docker"))
-        .collect();
-    assert!(changed.is_empty(), "{changed:#?}");
-}
