@@ -133,7 +133,8 @@ const TOOLS: &[Tool] = &[
     tool("tool.ruby", c"ruby", &[c"-e", c"print Thread.new { 6 * 7 }.value"], b"42"),
     tool("tool.node", c"node", &[c"-p", c"6*7"], b"42"),
     tool("tool.php", c"php", &[c"-r", c"echo 6*7;"], b"42"),
-    tool("tool.java", c"java", &[c"-version"], b""),
+    // Where memory is short java dies at start and leaves a report in the working directory.
+    tool("tool.java", c"java", &[c"-XX:ErrorFile=/dev/null", c"-version"], b""),
     tool("tool.go", c"go", &[c"version"], b"go version"),
     fed(tool("tool.make", c"make", &[c"-f", c"-"], b"42"), MAKEFILE),
     fed(tool("tool.gcc", c"gcc", &[c"-x", c"c", c"-fsyntax-only", c"-"], b""), b"int main(void) { return 0; }\n"),
