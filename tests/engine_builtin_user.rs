@@ -66,7 +66,7 @@ fn a_host_that_forbids_user_namespaces_is_reported_with_the_switch_that_does() {
     let dir = tempfile::Builder::new().prefix("abicus-test-").tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = dir.path().join("tests");
-    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &copy);
     let mut holder = std::process::Command::new("unshare")
         .args(["--user", "sleep", "60"])
         .spawn()

@@ -119,6 +119,12 @@ pub fn rustix_uid() -> u32 {
     fs::metadata("/proc/self").unwrap().uid()
 }
 
+/// Copies in a process of its own: what another thread of this one starts at the same moment would inherit the open file, and
+/// a program that is open for writing is not executed (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
 /// Runs one of the `user_` tests below in a copy of this program, as a user without a name and without subordinate ids.
 pub fn as_user(test: &str) {
     let program = std::env::current_exe().unwrap();
@@ -126,7 +132,7 @@ pub fn as_user(test: &str) {
     let dir = tempfile::Builder::new().prefix("abicus-test-").tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = dir.path().join("tests");
-    fs::copy(program, &copy).unwrap();
+    copy_program(&program, &copy);
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all"])
         .arg(&copy)
