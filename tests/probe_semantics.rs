@@ -84,12 +84,18 @@ fn only(calls: &[(&str, Option<(u8, u32)>)], action: Action) -> Seen {
     jailed(&filter(&rules, Action::Allow), &ONLY)
 }
 
-/// A shell script in a mount and network namespace of its own, which ends in `exec "$K"`.
+/// A shell script in a mount namespace of its own and others, which ends in `exec "$K"`.
 fn scripted(namespaces: &[&str], script: &str) -> Seen {
-    let script = format!("set -e; mount --make-rprivate / 2>/dev/null || true; {script}");
+    Seen::of(unshared(namespaces, script).env("ONLY", ONLY.join(" ")))
+}
+
+/// The same, not yet run. The programs appear in /srv, because a script may cover the directory they lie in.
+fn unshared(namespaces: &[&str], script: &str) -> Command {
+    let script = format!("set -e; mount --bind \"$P\" /srv; {script}");
     let mut command = Command::new("unshare");
-    command.args(namespaces).args(["--", "/bin/sh", "-c", &script]).env("K", kernel()).env("ONLY", ONLY.join(" "));
-    Seen::of(&mut command)
+    command.arg("--mount").args(namespaces).args(["--", "/bin/sh", "-c", &script]);
+    command.env("P", kernel().parent().unwrap()).env("K", "/srv/kernel").env("J", "/srv/jail");
+    command
 }
 
 /// The root is an overlay of a directory with a few files, in a pid namespace of its own.
@@ -100,7 +106,7 @@ fn overlay(option: &str) -> Seen {
          mount -t overlay -o lowerdir=low,upperdir=up,workdir=work,{option} none all; mount -t proc proc all/proc; \
          exec chroot all /kernel $ONLY"
     );
-    scripted(&["--mount", "--pid", "--fork"], &script)
+    scripted(&["--pid", "--fork"], &script)
 }
 
 /// A docker container of an empty image that holds one directory, removed with the image afterwards.
@@ -152,7 +158,6 @@ fn situations() -> &'static [(&'static str, Seen)] {
             values.iter().map(|value| (name, Some((index, *value)))).collect()
         };
         let prctls: Vec<u32> = vec![3, 4, 7, 8, 15, 16, 23, 24, 29, 30, 36, 38, 39, 41, 42, 47, 52, 65, 2, 0x5356_4d41, 0x5961_6d61];
-        let unshared = ["--mount"];
         let _image = Image;
         vec![
             ("natively", free(&ONLY)),
@@ -230,7 +235,7 @@ fn situations() -> &'static [(&'static str, Seen)] {
             ("no capability", Seen::of(Command::new("setpriv").args(["--bounding-set=-all", "--inh-caps=-all"]).arg(kernel()).args(ONLY))),
             (
                 "a read-only root",
-                scripted(&unshared, "mount --bind / /mnt; mount -o remount,bind,ro /mnt; exec chroot /mnt \"$K\" $ONLY"),
+                scripted(&[], "mount --bind / /mnt; mount --bind \"$P\" /mnt/srv; mount -o remount,bind,ro /mnt; exec chroot /mnt \"$K\" $ONLY"),
             ),
             (
                 "no /tmp",
@@ -245,20 +250,20 @@ fn situations() -> &'static [(&'static str, Seen)] {
             (
                 "a /dev/shm that is full",
                 scripted(
-                    &unshared,
+                    &[],
                     "mount -t tmpfs -o size=64k none /dev/shm; head -c 65536 /dev/zero >/dev/shm/full; exec \"$K\" $ONLY",
                 ),
             ),
-            ("a /dev/shm that is no tmpfs", scripted(&unshared, "mount -t proc none /dev/shm; exec \"$K\" $ONLY")),
+            ("a /dev/shm that is no tmpfs", scripted(&[], "mount -t proc none /dev/shm; exec \"$K\" $ONLY")),
             (
                 "a /tmp without execution, devices, setuid",
-                scripted(&unshared, "mount -t tmpfs -o noexec,nodev,nosuid none /tmp; exec \"$K\" $ONLY"),
+                scripted(&[], "mount -t tmpfs -o noexec,nodev,nosuid none /tmp; exec \"$K\" $ONLY"),
             ),
             (
                 "a /tmp of another kind",
-                scripted(&unshared, "mount -t ramfs none /tmp; exec \"$K\" $ONLY"),
+                scripted(&[], "mount -t ramfs none /tmp; exec \"$K\" $ONLY"),
             ),
-            ("no /proc", scripted(&unshared, "mount -t tmpfs none /proc; exec \"$K\" $ONLY")),
+            ("no /proc", scripted(&[], "mount -t tmpfs none /proc; exec \"$K\" $ONLY")),
             ("a network of its own, the loopback down", scripted(&["--net"], "exec \"$K\" $ONLY")),
             (
                 "a network without IPv6, low ports for all",
@@ -464,10 +469,9 @@ fn a_profile_with_a_hole_breaks_clone3_in_a_real_container() {
 #[test]
 fn a_run_leaves_nothing_behind() {
     let files: Vec<&str> = NEEDED.iter().chain(&PLACE).copied().collect();
-    let killing = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("killing-{}", std::process::id()));
+    let killing = kernel().with_file_name("killing");
     std::fs::write(&killing, refusing(&files, Action::KillProcess)).unwrap();
     let script = r#"
-        set -e; mount --make-rprivate /
         for dir in /tmp /var/tmp /dev/shm; do mount -t tmpfs none $dir; done
         left() { ls -A / /tmp /var/tmp /dev/shm | grep -- "abicus-[0-9]*-[0-9]" || true
                  tail -qn +2 /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg
@@ -476,16 +480,9 @@ fn a_run_leaves_nothing_behind() {
                  n=0; while [ $n -lt 100 ] && grep -q abicus /proc/keys; do sleep 0.1; n=$((n + 1)); done
                  grep abicus /proc/keys || true; }
         "$K" $ONLY >/dev/null; left
-        "$J" "$F" "$K" $ONLY >/dev/null; left
+        "$J" /srv/killing "$K" $ONLY >/dev/null; left
         touch /dev/shm/abicus-1-2; left"#;
-    let output = Command::new("unshare")
-        .args(["--mount", "--ipc", "--", "/bin/sh", "-c", script])
-        .env("K", kernel())
-        .env("J", probe_support::jail())
-        .env("F", &killing)
-        .env("ONLY", ONLY.join(" "))
-        .output()
-        .unwrap();
+    let output = unshared(&["--ipc"], script).env("ONLY", ONLY.join(" ")).output().unwrap();
     std::fs::remove_file(&killing).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // The last one shows that something left would be seen.
