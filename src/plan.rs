@@ -103,15 +103,24 @@ pub fn plan(matrix: &Matrix, selection: &Selection, controls: bool) -> Plan {
         controls: None,
     };
     for cell in crate::spec::all_cells(matrix).filter(|cell| selection.matches(cell)) {
-        match matrix.excludes.iter().find(|exclude| exclude.cells.matches(&cell)) {
-            Some(exclude) => plan.skips.push(Skipped { cell, reason: format!("excluded: {}", exclude.reason) }),
-            None => plan.cells.push(Planned { cell, role: Role::Cell }),
+        let excluded = matrix.excludes.iter().find(|exclude| exclude.cells.matches(&cell));
+        match (excluded, lacks(matrix, &cell)) {
+            (Some(exclude), _) => plan.skips.push(Skipped { cell, reason: format!("excluded: {}", exclude.reason) }),
+            (None, Some(why)) => plan.skips.push(Skipped { cell, reason: why.to_owned() }),
+            (None, None) => plan.cells.push(Planned { cell, role: Role::Cell }),
         }
     }
     if controls {
         add_controls(&mut plan);
     }
     plan
+}
+
+/// Why a cell cannot be, whatever is installed.
+fn lacks(matrix: &Matrix, cell: &CellId) -> Option<&'static str> {
+    let host = matrix.hosts.iter().find(|host| host.id == cell.host)?;
+    let engine = matrix.engines.iter().find(|engine| engine.id == cell.engine)?;
+    host.kind.lacks(engine.kind)
 }
 
 fn add_controls(plan: &mut Plan) {
@@ -266,5 +275,18 @@ mod tests {
         assert_eq!(plan.skips.len(), 1);
         assert_eq!(plan.skips[0].reason, "excluded: too old");
         assert!(!names(&plan).contains(&"local:docker:b".to_owned()));
+    }
+
+    #[test]
+    fn a_host_that_cannot_have_an_engine_has_no_cells_of_it() {
+        let text = r#"
+            image = [{ name = "a", rootfs = "a" }]
+            host = [{ name = "v", vm = { kernel = "k" } }, { name = "d", vm = { disk = { suite = "s" } } }]
+            engine = [{ name = "docker", kind = "docker" }, { name = "built-in", kind = "built-in" }]
+        "#;
+        let plan = plan(&matrix(text), &everything(), false);
+        assert_eq!(names(&plan), ["v:built-in:a", "d:docker:a", "d:built-in:a"]);
+        assert_eq!(plan.skips.len(), 1);
+        assert!(plan.skips[0].reason.contains("kernel only"), "{}", plan.skips[0].reason);
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         for spec in &matrix.hosts {
             let facts = match spec.kind {
                 HostKind::Local => Ok(host::local::facts()),
+                HostKind::Vm(_) => Err(host::vm::not_yet()),
             };
             findings.push(Finding::new(
                 format!("host {}", spec.id),

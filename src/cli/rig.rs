@@ -22,6 +22,7 @@ pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Err
     for spec in &matrix.hosts {
         let facts = match spec.kind {
             HostKind::Local => Ok(host::local::facts()),
+            HostKind::Vm(_) => Err(host::vm::not_yet()),
         };
         hosts.insert(spec.id.clone(), (spec.clone(), facts));
         for engine in &plan.engines {

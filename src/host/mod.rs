@@ -4,3 +4,4 @@
 //! of one class. Knows no engine and no image.
 
 pub mod local;
+pub mod vm;

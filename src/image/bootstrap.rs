@@ -5,28 +5,19 @@
 //! by one.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use rustix::process::{Pid, Signal};
 
-use super::Bootstrap;
 use super::blob::Cancel;
 use super::error::ImageError;
 use super::root::Root;
 use super::store::{Progress, Step};
+use super::{Bootstrap, mmdebstrap};
 use crate::engine::Facts;
 
-const TOOL: &str = "mmdebstrap";
-/// A bootstrap over a slow line takes minutes; one that takes longer than this hangs.
-const DEADLINE: Duration = Duration::from_secs(45 * 60);
 const VARIANTS: [&str; 10] =
     ["extract", "custom", "essential", "apt", "minbase", "required", "buildd", "important", "debootstrap", "standard"];
 /// Hooks that remove what comes from this machine and not from the packages: fixed text, for mmdebstrap's shell.
@@ -35,9 +26,6 @@ const FORGET: [&str; 2] = [
     r#"rm -f "$1/etc/hostname" "$1/etc/resolv.conf""#,
     r#"rm -rf "$1/var/log/apt" "$1/var/log/dpkg.log" "$1/var/log/alternatives.log" "$1/var/log/bootstrap.log""#,
 ];
-
-/// Takes the archive of security updates off apt's list: fixed text, for mmdebstrap's shell.
-const WITHOUT_SECURITY: &str = r#"--setup-hook=find "$1/etc/apt" -name "*.list" -exec sed -i "/security/d" {} +"#;
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +53,7 @@ pub fn make(
     progress: &Progress,
 ) -> Result<Made, ImageError> {
     check(wanted, architecture)?;
-    let tool = version()?;
+    let tool = mmdebstrap::version()?;
     let superuser = rustix::process::geteuid().is_root();
     let say = |what: &str| progress(Step { what: &format!("{}: {what}", wanted.suite), done: 0, total: None });
 
@@ -81,10 +69,10 @@ pub fn make(
         std::os::unix::fs::PermissionsExt::from_mode(if superuser { 0o700 } else { 0o777 }),
     )
     .map_err(ImageError::io("could not open up", lists.path()))?;
-    let dried = run(dry, wanted, cancel, &say).and_then(|()| releases(&indexes));
+    let dried = mmdebstrap::run(dry, &wanted.suite, cancel, &say).and_then(|()| releases(&indexes));
     if !superuser {
         // What the namespace's root made only it can remove.
-        drop(Command::new(TOOL).args(["--unshare-helper", "rm", "-rf"]).arg(&indexes).stderr(Stdio::null()).status());
+        drop(mmdebstrap::as_its_root(&["rm", "-rf"]).arg(&indexes).stderr(Stdio::null()).status());
     }
     let releases = dried?;
     let suite = releases
@@ -102,18 +90,9 @@ pub fn make(
             real.arg(format!("--customize-hook={hook}"));
         }
         real.args(extra).arg(&wanted.suite).arg(&archive);
-        run(real, wanted, cancel, &say)
+        mmdebstrap::run(real, &wanted.suite, cancel, &say)
     };
-    let mut without = "";
-    match install(None) {
-        Err(ImageError::Failed { what, .. }) if what.contains("Err:") && what.contains("security") => {
-            // Suites that get no more security updates lose the packages of those before they lose their index.
-            say("again, without the archive of security updates");
-            without = "security";
-            install(Some(WITHOUT_SECURITY))?;
-        }
-        done => done?,
-    }
+    let without = mmdebstrap::twice(install, &say)?;
 
     let created = suite.date.to_string();
     let facts = [
@@ -176,111 +155,13 @@ fn check(wanted: &Bootstrap, architecture: &str) -> Result<(), ImageError> {
 }
 
 fn command(wanted: &Bootstrap, architecture: &str, superuser: bool) -> Command {
-    let mut command = Command::new(TOOL);
-    command.arg(if superuser { "--mode=root" } else { "--mode=unshare" });
+    let mut command = mmdebstrap::command(superuser);
     command.arg(format!("--variant={}", variant(wanted)));
     command.arg(format!("--architectures={}", debian(wanted, architecture)));
-    // The release files of suites that get no more updates have expired; they are still signed.
-    command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
     if !wanted.include.is_empty() {
         command.arg(format!("--include={}", wanted.include.join(",")));
     }
-    command.env("LC_ALL", "C.UTF-8").env_remove("SOURCE_DATE_EPOCH");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     command
-}
-
-fn version() -> Result<String, ImageError> {
-    let missing = |why: String| ImageError::Missing {
-        what: format!("{TOOL} cannot be run: {why}"),
-        hint: format!("install the package {TOOL} (Debian, Ubuntu), or use another kind of image"),
-    };
-    let output =
-        Command::new(TOOL).arg("--version").stdin(Stdio::null()).output().map_err(|e| missing(e.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    match text.lines().next() {
-        Some(line) if output.status.success() => Ok(super::inspect::printable(line)),
-        _ => Err(missing(output.status.to_string())),
-    }
-}
-
-/// Runs mmdebstrap to its end, or to the end of the caller's interest.
-fn run(mut command: Command, wanted: &Bootstrap, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), ImageError> {
-    let failed = |what: String| ImageError::Failed {
-        what,
-        hint: format!("run `{TOOL} {} /tmp/try.tar` by hand to see all it says", wanted.suite),
-        transient: true,
-    };
-    let mut child = command.spawn().map_err(|e| failed(format!("{TOOL} could not be started: {e}")))?;
-    let (send, lines) = mpsc::sync_channel::<String>(1024);
-    if let Some(stderr) = child.stderr.take() {
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                // A full channel only means that nobody reads any more.
-                drop(send.try_send(String::from_utf8_lossy(&line).into_owned()));
-            }
-        });
-    }
-    let started = Instant::now();
-    let mut errors = Vec::new();
-    let mut hear = |line: String| {
-        let line = super::inspect::printable(&line);
-        if let Some(doing) = line.strip_prefix("I: ") {
-            say(doing);
-        } else if line.starts_with("E: ") || line.starts_with("Err:") || line.starts_with("W: Failed") {
-            errors.push(line);
-        }
-    };
-    let status = loop {
-        match lines.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => hear(line),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(20)),
-        }
-        if let Some(status) = child.try_wait().map_err(|e| failed(format!("{TOOL} was lost: {e}")))? {
-            break status;
-        }
-        let cancelled = cancel.load(Ordering::Relaxed);
-        if cancelled || started.elapsed() > DEADLINE {
-            stop(&mut child);
-            let late = failed(format!("{TOOL} did not finish within {} minutes", DEADLINE.as_secs() / 60));
-            return Err(if cancelled { ImageError::Interrupted } else { late });
-        }
-    };
-    while let Ok(line) = lines.recv_timeout(Duration::from_millis(200)) {
-        hear(line);
-    }
-    if status.success() {
-        return Ok(());
-    }
-    errors.truncate(4);
-    let said = if errors.is_empty() { status.to_string() } else { errors.join("; ") };
-    if !rustix::process::geteuid().is_root()
-        && (said.contains("newuidmap") || said.contains("unshare") || said.contains("subuid"))
-    {
-        return Err(ImageError::Failed {
-            what: format!("{TOOL} cannot work for this user: {said}"),
-            hint: "it needs the package uidmap, a range for this user in /etc/subuid and /etc/subgid, and user namespaces \
-                   for ordinary users; or run as root"
-                .to_owned(),
-            transient: false,
-        });
-    }
-    Err(failed(format!("{TOOL} could not make suite `{}`: {said}", wanted.suite)))
-}
-
-/// Lets it clean up after itself, and ends it if it does not.
-fn stop(child: &mut std::process::Child) {
-    let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
-    for signal in [Signal::TERM, Signal::KILL] {
-        let _ = rustix::process::kill_process_group(pid, signal);
-        for _ in 0..100 {
-            if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
 }
 
 /// What a release file says.

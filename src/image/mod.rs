@@ -13,6 +13,7 @@ mod export;
 mod files;
 mod inspect;
 mod manifest;
+pub(crate) mod mmdebstrap;
 
 pub mod registry;
 mod root;

@@ -6,6 +6,7 @@ mod cells;
 mod error;
 mod resolve;
 mod toml_shape;
+mod vm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use cells::{CellGlob, CellGlobError, Selection};
 pub use error::{SpecError, SpecErrors};
 pub(crate) use resolve::all_cells;
 pub use resolve::resolve;
+pub use vm::{Cgroup, DiskRecipe, Kernel, KernelPackage, Storage, VmSpec};
 
 use crate::engine::EngineOptions;
 use crate::id::{EngineId, HostId, ImageId};
@@ -90,6 +92,20 @@ pub struct HostSpec {
 pub enum HostKind {
     /// This machine.
     Local,
+    /// A virtual machine that abicus starts itself.
+    Vm(Box<VmSpec>),
+}
+
+impl HostKind {
+    /// Why cells of such an engine cannot be on such a host, if they cannot.
+    pub fn lacks(&self, engine: EngineKind) -> Option<&'static str> {
+        match (self, engine) {
+            (Self::Vm(vm), EngineKind::Docker | EngineKind::Podman) if vm.disk.is_none() => {
+                Some("this virtual machine is a kernel only: it has no disk with engines")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An engine as declared.

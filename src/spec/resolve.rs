@@ -1,7 +1,7 @@
 //! Shape → [`Matrix`]: names checked and unique, one source per image, paths found, durations and sizes read.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::error::{Errors, did_you_mean};
 use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable};
+use super::vm::vm;
 use super::{
     CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, SpecErrors, World,
 };
@@ -30,7 +31,7 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
     let defaults = defaults(shape.defaults, &mut errors);
     let mut names = Names::default();
     let images = each(shape.image, |table| image(table, world, &mut names, &mut errors));
-    let hosts = each(shape.host, |table| host(table, &mut names, &mut errors));
+    let hosts = each(shape.host, |table| host(table, world, &mut names, &mut errors));
     let engines = each(shape.engine, |table| engine(table, world, &mut names, &mut errors));
     let matrix = Matrix {
         name: shape.matrix.as_ref().map_or_else(|| "matrix".to_owned(), |matrix| matrix.name.clone()),
@@ -103,7 +104,7 @@ fn defaults(table: DefaultsTable, errors: &mut Errors<'_>) -> Defaults {
         }
     }
     if let Some(text) = table.output_cap {
-        match size(text.get_ref()) {
+        match size(text.get_ref(), 64 << 10..=1 << 30) {
             Some(cap) => defaults.output_cap = cap,
             None => errors.add(
                 text.span(),
@@ -141,7 +142,8 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     (1..=86_400_000).contains(&ms).then(|| Duration::from_millis(ms))
 }
 
-fn size(text: &str) -> Option<usize> {
+/// Reads `512KiB`, `4MiB`, `2GiB`.
+pub(super) fn size(text: &str, within: RangeInclusive<usize>) -> Option<usize> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let number: usize = text[..digits].parse().ok()?;
@@ -151,7 +153,7 @@ fn size(text: &str) -> Option<usize> {
         "GiB" => 1 << 30,
         _ => return None,
     };
-    number.checked_mul(unit).filter(|bytes| (64 << 10..=1 << 30).contains(bytes))
+    number.checked_mul(unit).filter(|bytes| within.contains(bytes))
 }
 
 fn image(
@@ -216,7 +218,7 @@ fn image(
     }
 }
 
-fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut Errors<'_>) -> PathBuf {
+pub(super) fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut Errors<'_>) -> PathBuf {
     let path = world.base.join(text.get_ref());
     if !(world.exists)(&path) {
         errors.add(text.span(), format!("`{}` does not exist", path.display()), None);
@@ -224,11 +226,15 @@ fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut Errors<'_>) 
     path
 }
 
-fn host(table: Spanned<HostTable>, names: &mut Names, errors: &mut Errors<'_>) -> Option<HostSpec> {
+fn host(table: Spanned<HostTable>, world: &World<'_>, names: &mut Names, errors: &mut Errors<'_>) -> Option<HostSpec> {
     let table = table.into_inner();
-    let id: HostId = names.add("host", &table.name, errors)?;
+    let id: Option<HostId> = names.add("host", &table.name, errors);
+    let kind = match table.vm {
+        Some(table) => HostKind::Vm(Box::new(vm(table, world, errors)?)),
+        None => HostKind::Local,
+    };
     let parallel = at_least_one(table.parallel, errors);
-    Some(HostSpec { id, kind: HostKind::Local, labels: table.labels, parallel })
+    Some(HostSpec { id: id?, kind, labels: table.labels, parallel })
 }
 
 fn engine(

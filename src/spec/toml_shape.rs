@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::vm::VmTable;
 use crate::engine::EngineOptions;
 use crate::image::Bootstrap;
 
@@ -60,6 +61,7 @@ pub(super) struct ImageTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct HostTable {
     pub name: Spanned<String>,
+    pub vm: Option<Spanned<VmTable>>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     pub parallel: Option<Spanned<usize>>,
