@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use abicus::engine::builtin::BuiltIn;
 use abicus::engine::{Ended, Engine, EngineOptions, Job, Payload, Prepared};
+use abicus::host::Local;
 use abicus::probes;
 
 /// Cells a round, and rounds of each kind.
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The launcher without arguments says how it is used and exits 2: a static program that ends at once.
     std::fs::write(payload.join("end"), probes::LAUNCH)?;
     std::fs::set_permissions(payload.join("end"), PermissionsExt::from_mode(0o755))?;
-    let engine = Arc::new(BuiltIn::new(&EngineOptions::default(), &dir.path().join("work"))?);
+    let engine = Arc::new(BuiltIn::new(&EngineOptions::default(), Arc::new(Local::at(dir.path().join("work"))))?);
     let job = Arc::new(Job {
         run: "bench".parse()?,
         cell: "local:built-in:scratch".parse()?,
@@ -38,8 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         deadline: Duration::from_secs(60),
         output_cap: 1 << 20,
     });
-    let (launcher, list) = engine.operations(&job, &Prepared("empty".to_owned()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (launcher, list) = runtime.block_on(engine.operations(&job, &Prepared("empty".to_owned())))?;
     runtime.block_on(engine.fingerprint())?;
     for parallel in [1, 2, 4] {
         let (mut floors, mut ours, mut ratios) = (vec![], vec![], vec![]);

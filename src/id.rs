@@ -124,6 +124,13 @@ impl RunId {
     }
 }
 
+impl HostId {
+    /// A name abicus gives to a host of its own; the caller knows that it is valid.
+    pub(crate) fn reserved(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
 impl EngineId {
     /// A name abicus gives to an engine of its own; the caller knows that it is valid.
     pub(crate) fn reserved(name: &str) -> Self {

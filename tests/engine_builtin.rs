@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use abicus::engine::builtin::BuiltIn;
 use abicus::engine::{Ended, Engine, EngineOptions, Job, Prepared};
 use abicus::fault::Phase;
+use abicus::host::Local;
 use abicus::image::Content;
 use builtin_support::*;
 
@@ -121,7 +122,7 @@ fn a_profile_file_is_in_force_and_a_bad_one_is_refused() {
     let attempt = bench.sh(&options, "b mkdir /x 2>&1; b touch /y && echo made");
     assert_eq!(said(&attempt), "mkdir: can't create directory '/x': Operation not supported\nmade\n");
     fs::write(&profile, "{}").unwrap();
-    let refused = BuiltIn::new(&toml::from_str(&options).unwrap(), &bench.path("work")).err().unwrap();
+    let refused = BuiltIn::new(&toml::from_str(&options).unwrap(), bench.here()).err().unwrap();
     assert!(refused.cause.contains("profile.json") && refused.cause.contains("defaultAction"), "{refused}");
 }
 
@@ -300,8 +301,8 @@ fn a_sweep_removes_the_empty_groups_of_one_run_and_names_them() {
     let bench = Bench::new();
     let engine = bench.engine("memory = '64m'");
     // As when launcher and driver are killed in one breath.
-    let parents = ["/sys/fs/cgroup/memory/abicus", "/sys/fs/cgroup/abicus"].map(PathBuf::from);
-    let parent = parents.into_iter().find(|dir| dir.exists()).unwrap();
+    let parent = Path::new("/sys/fs/cgroup/memory");
+    let parent = if parent.exists() { parent } else { Path::new("/sys/fs/cgroup") }.join("abicus");
     let run = format!("01LEFT{:08}", std::process::id());
     let (left, other) = (parent.join(format!("{run}.1.0")), parent.join(format!("{run}X.1.0")));
     for dir in [&left, &other] {
@@ -321,7 +322,7 @@ fn a_driver_to_be_killed() {
     let mut bench = Bench::within(Path::new(&dir));
     bench.job.run = std::env::var("ABICUS_TEST_RUN").unwrap().parse().unwrap();
     let options = toml::from_str::<EngineOptions>("memory = '64m'").unwrap();
-    let engine = BuiltIn::new(&options, &Path::new(&dir).join("work")).unwrap();
+    let engine = BuiltIn::new(&options, Arc::new(Local::at(Path::new(&dir).join("work")))).unwrap();
     let nap = std::env::var("ABICUS_TEST_NAP").unwrap();
     let script = format!("/.abicus/busybox sleep {nap} & /.abicus/busybox sleep {nap}");
     let job = Job { argv: ["/.abicus/busybox", "sh", "-c", &script].map(str::to_owned).to_vec(), ..bench.job.clone() };

@@ -8,7 +8,6 @@ mod builtin_support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use abicus::engine::builtin::BuiltIn;
 use abicus::engine::{Ended, Engine};
 use abicus::fault::Phase;
 use abicus::image::Content;
@@ -56,7 +55,7 @@ fn user_lacks() {
     assert_eq!(facts["engine.identity"], "user namespace, one id");
     assert!(facts["engine.can.memory-limit"].starts_with("no: "), "{facts:?}");
     assert_eq!(facts["engine.can.user-namespaces"], "yes");
-    let refused = BuiltIn::new(&toml::from_str("userns = 'host'").unwrap(), &bench.path("work")).err().unwrap();
+    let refused = runtime().block_on(bench.engine("userns = 'host'").fingerprint()).unwrap_err();
     assert!(refused.cause.contains("needs root"), "{refused}");
 }
 

@@ -11,7 +11,7 @@ use abicus::fault::Phase;
 use builtin_support::*;
 
 fn native(bench: &Bench, argv: &[&str]) -> Attempt {
-    let engine = abicus::engine::native::Native::new(&bench.path("work")).unwrap();
+    let engine = abicus::engine::native::Native::new(bench.here());
     let job = Job { argv: argv.iter().map(|s| (*s).to_owned()).collect(), ..bench.job.clone() };
     runtime().block_on(engine.run(&job, &Prepared("host".to_owned())))
 }

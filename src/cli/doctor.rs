@@ -1,6 +1,9 @@
 //! `abicus doctor`: is everything the matrix names reachable, and how to get what is not.
 
+use std::path::Path;
+
 use clap::Args;
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{Error, Exit, Format, MatrixArgument, cache_dir, print, print_json, rig, table};
@@ -8,7 +11,7 @@ use crate::engine::{self, Facts};
 use crate::fault::Fault;
 use crate::host;
 use crate::image::Source;
-use crate::spec::HostKind;
+use crate::spec::{HostSpec, Matrix};
 
 /// Say what is missing on the way to each host, engine and image, and how to get it
 #[derive(Debug, Args)]
@@ -43,32 +46,34 @@ impl Finding {
     }
 }
 
+/// A host and the engines on it.
+async fn look_at(spec: &HostSpec, matrix: &Matrix, cache: &Path) -> Vec<Finding> {
+    let reach = host::open(spec, cache);
+    let facts = host::facts(&*reach).await;
+    let reached = facts.is_ok();
+    let mut findings =
+        vec![Finding::new(format!("host {}", spec.id), false, facts, &["kernel.release", "arch", "os.name"])];
+    for engine in matrix.engines.iter().filter(|_| reached) {
+        let result = match engine::open(engine, &reach, cache) {
+            Ok(engine) => engine.fingerprint().await,
+            Err(fault) => Err(fault),
+        };
+        let what = match matrix.hosts.len() {
+            1 => format!("engine {}", engine.id),
+            _ => format!("engine {}:{}", spec.id, engine.id),
+        };
+        let brief = ["engine.version", "engine.runtime", "engine.runtime.version", "engine.lacks"];
+        findings.push(Finding::new(what, engine.optional, result, &brief));
+    }
+    findings
+}
+
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let (matrix, _) = arguments.matrix.read()?;
     let cache = cache_dir();
-    let mut findings = vec![];
-    rig::runtime()?.block_on(async {
-        for spec in &matrix.hosts {
-            let facts = match spec.kind {
-                HostKind::Local => Ok(host::local::facts()),
-                HostKind::Vm(_) => Err(host::vm::not_yet()),
-            };
-            findings.push(Finding::new(
-                format!("host {}", spec.id),
-                false,
-                facts,
-                &["kernel.release", "arch", "os.name"],
-            ));
-        }
-        for spec in &matrix.engines {
-            let result = match engine::open(spec, &cache) {
-                Ok(engine) => engine.fingerprint().await,
-                Err(fault) => Err(fault),
-            };
-            let brief = ["engine.version", "engine.runtime", "engine.runtime.version", "engine.lacks"];
-            findings.push(Finding::new(format!("engine {}", spec.id), spec.optional, result, &brief));
-        }
-    });
+    // All hosts at once: a dead one delays nobody.
+    let looks = matrix.hosts.iter().map(|spec| look_at(spec, &matrix, &cache));
+    let mut findings: Vec<Finding> = rig::runtime()?.block_on(join_all(looks)).into_iter().flatten().collect();
     for spec in &matrix.images {
         let result = match &spec.source {
             Source::Bootstrap(_) => super::mmdebstrap(),

@@ -1,11 +1,13 @@
 //! `abicus init`: a first matrix.toml for this machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::{Error, Exit, cache_dir, print, rig};
 use crate::engine;
+use crate::host::{Local, Reach};
 use crate::plan::bare_engine;
 use crate::spec::EngineKind;
 
@@ -36,10 +38,11 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     );
     text += "[matrix]\nname = \"first\"\n\n[[host]]\nname = \"local\"\n\n";
     let cache = cache_dir();
+    let here: Arc<dyn Reach> = Arc::new(Local::at(cache.join("work")));
     let mut found = vec![];
     rig::runtime()?.block_on(async {
         for &(name, kind) in EngineKind::NAMES.iter().filter(|(_, kind)| *kind != EngineKind::Scripted) {
-            let usable = match engine::open(&bare_engine(name, kind), &cache) {
+            let usable = match engine::open(&bare_engine(name, kind), &here, &cache) {
                 Ok(engine) => engine.fingerprint().await.map(|_| ()),
                 Err(fault) => Err(fault),
             };

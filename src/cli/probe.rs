@@ -5,11 +5,11 @@ use std::process::Command;
 
 use clap::Args;
 
-use super::{Error, Exit, cache_dir, print, table};
+use super::{Error, Exit, cache_dir, print, rig, table};
 use crate::catalog::Catalogue;
 use crate::collect;
-use crate::engine::native::host_loader;
 use crate::execute::materialize;
+use crate::host::{self, Local};
 use crate::judge::{Outcome, Verdict, judge_cell};
 
 /// Run the probes here, natively, without a matrix
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let kernel = payload.dir.join("kernel");
     let mut command = Command::new(&kernel);
     command.args(["run", "--deadline", "60000"]).args(&options);
-    if let Some(loader) = host_loader() {
+    if let Some(loader) = rig::runtime()?.block_on(host::loader(&Local::at(cache_dir().join("work")))) {
         command.arg("--").arg(loader).arg(payload.dir.join("libc")).args(&options);
     }
     let output = command.output().map_err(Error::io(&kernel))?;

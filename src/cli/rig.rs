@@ -10,7 +10,7 @@ use crate::execute::{Rig, materialize};
 use crate::host;
 use crate::image::ImageStore;
 use crate::plan::Plan;
-use crate::spec::{HostKind, Matrix};
+use crate::spec::Matrix;
 
 /// Opens everything a plan names. What cannot be opened is a fault of its cells, not of the command.
 pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Error> {
@@ -20,14 +20,11 @@ pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Err
     let mut hosts = BTreeMap::new();
     let mut engines = HashMap::new();
     for spec in &matrix.hosts {
-        let facts = match spec.kind {
-            HostKind::Local => Ok(host::local::facts()),
-            HostKind::Vm(_) => Err(host::vm::not_yet()),
-        };
-        hosts.insert(spec.id.clone(), (spec.clone(), facts));
+        let reach = host::open(spec, &cache);
         for engine in &plan.engines {
-            engines.insert((spec.id.clone(), engine.id.clone()), engine::open(engine, &cache));
+            engines.insert((spec.id.clone(), engine.id.clone()), engine::open(engine, &reach, &cache));
         }
+        hosts.insert(spec.id.clone(), (spec.clone(), reach));
     }
     Ok(Rig { hosts, engines, images, payload, base: base.to_owned(), defaults: matrix.defaults.clone() })
 }

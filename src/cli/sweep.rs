@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join_all;
 
 use super::{Error, Exit, MatrixArgument, cache_dir, print, rig};
-use crate::engine;
+use crate::engine::{self, Engine};
+use crate::host;
 use crate::id::RunId;
-use crate::spec::{EngineKind, EngineSpec};
+use crate::spec::{EngineKind, EngineSpec, HostSpec};
 
 /// Remove containers and other leftovers of runs that died
 #[derive(Debug, Args)]
@@ -28,53 +30,61 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
-    let engines = engines(&arguments)?;
+    let (hosts, engines) = subjects(&arguments)?;
     let cache = cache_dir();
-    let mut failed = false;
-    let mut removed = 0;
-    rig::runtime()?.block_on(async {
-        for spec in &engines {
-            let engine = match engine::open(spec, &cache) {
-                Ok(engine) => engine,
-                // An engine that is not here holds nothing of ours.
-                Err(_) => continue,
-            };
-            if engine.fingerprint().await.is_err() {
-                continue;
-            }
-            let sweep = async {
-                let mut names = engine.sweep(arguments.run.as_ref()).await?;
-                if arguments.cache {
-                    names.extend(engine.sweep_cache().await?);
-                }
-                Ok::<_, crate::fault::Fault>(names)
-            };
-            let swept = tokio::time::timeout(Duration::from_secs(120), sweep).await;
-            match swept {
-                Ok(Ok(names)) => {
-                    removed += names.len();
-                    for name in names {
-                        print(&format!("{}: removed {name}\n", spec.id))?;
-                    }
-                }
-                Ok(Err(fault)) => {
-                    failed = true;
-                    anstream::eprintln!("{}: could not sweep: {fault}", spec.id);
-                }
-                Err(_) => {
-                    failed = true;
-                    anstream::eprintln!("{}: could not sweep: no answer in 120 s", spec.id);
-                }
+    // All hosts at once: a dead one delays nobody.
+    let swept = rig::runtime()?.block_on(join_all(hosts.iter().map(|spec| async {
+        let reach = host::open(spec, &cache);
+        let mut swept = vec![];
+        for engine in &engines {
+            let Ok(handle) = engine::open(engine, &reach, &cache) else { continue };
+            // An engine that is not there holds nothing of ours.
+            if handle.fingerprint().await.is_ok() {
+                swept.push((what(hosts.len(), spec, engine), sweep(&*handle, &arguments).await));
             }
         }
-        Ok::<(), Error>(())
-    })?;
+        swept
+    })));
+    let mut failed = false;
+    let mut removed = 0;
+    for (what, result) in swept.into_iter().flatten() {
+        match result {
+            Ok(names) => {
+                removed += names.len();
+                for name in names {
+                    print(&format!("{what}: removed {name}\n"))?;
+                }
+            }
+            Err(why) => {
+                failed = true;
+                anstream::eprintln!("{what}: could not sweep: {why}");
+            }
+        }
+    }
     print(&format!("{removed} leftovers removed\n"))?;
     Ok(if failed { Exit::Inconclusive } else { Exit::Expected })
 }
 
-/// The engines of the matrix, or where there is none, the local ones.
-fn engines(arguments: &Arguments) -> Result<Vec<EngineSpec>, Error> {
+fn what(hosts: usize, host: &HostSpec, engine: &EngineSpec) -> String {
+    if hosts == 1 { engine.id.to_string() } else { format!("{}:{}", host.id, engine.id) }
+}
+
+async fn sweep(engine: &dyn Engine, arguments: &Arguments) -> Result<Vec<String>, String> {
+    let sweep = async {
+        let mut names = engine.sweep(arguments.run.as_ref()).await?;
+        if arguments.cache {
+            names.extend(engine.sweep_cache().await?);
+        }
+        Ok::<_, crate::fault::Fault>(names)
+    };
+    match tokio::time::timeout(Duration::from_secs(120), sweep).await {
+        Ok(result) => result.map_err(|fault| fault.to_string()),
+        Err(_) => Err("no answer in 120 s".to_owned()),
+    }
+}
+
+/// The hosts and engines of the matrix, or where there is none, this machine and its own.
+fn subjects(arguments: &Arguments) -> Result<(Vec<HostSpec>, Vec<EngineSpec>), Error> {
     let built_in = || crate::plan::bare_engine("built-in", EngineKind::BuiltIn);
     if arguments.matrix.matrix.exists() {
         let (matrix, _) = arguments.matrix.read()?;
@@ -82,11 +92,12 @@ fn engines(arguments: &Arguments) -> Result<Vec<EngineSpec>, Error> {
         if !engines.iter().any(|engine| engine.kind == EngineKind::BuiltIn) {
             engines.push(built_in());
         }
-        return Ok(engines);
+        return Ok((matrix.hosts, engines));
     }
-    Ok(vec![
+    let engines = vec![
         built_in(),
         crate::plan::bare_engine("docker", EngineKind::Docker),
         crate::plan::bare_engine("podman", EngineKind::Podman),
-    ])
+    ];
+    Ok((vec![HostSpec::local()], engines))
 }

@@ -1,23 +1,25 @@
-//! No engine: the program runs straight on this machine, with no image.
+//! No engine: the program runs straight on the host, with no image.
 //!
 //! In: a job. Out: an attempt. The payload's paths in the job are rewritten to where it lies on the host. Deadline, caps and
 //! the end of all descendants are the launcher's, as in the built-in engine; namespaces, mounts and policy there are none.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
-use super::builtin::Place;
 use super::builtin::launch::{Launch, launch};
 use super::builtin::list::{List, stage};
 use super::{Attempt, Engine, Facts, Job, PAYLOAD_DIR, Prepared};
-use crate::fault::{Fault, Phase};
+use crate::fault::Fault;
+use crate::host::Reach;
 use crate::id::RunId;
 use crate::image::Image;
 
 /// The engine; see the module.
 pub struct Native {
-    place: Place,
+    reach: Arc<dyn Reach>,
+    environment: OnceCell<Vec<String>>,
 }
 
 /// What a program may know about who started abicus: enough to find its way, and the same for every run.
@@ -26,29 +28,36 @@ const ENVIRONMENT: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_A
 const HERE: &str = "host";
 
 impl Native {
-    /// `work` is a directory of its own, made where it is missing, whose file system must allow execution.
-    pub fn new(work: &Path) -> Result<Self, Fault> {
-        Ok(Self { place: Place::make(work)? })
+    /// Programs straight on this host.
+    pub fn new(reach: Arc<dyn Reach>) -> Self {
+        Self { reach, environment: OnceCell::new() }
+    }
+
+    /// The part of the environment that whoever reached the host has there.
+    async fn environment(&self) -> &[String] {
+        const MOST: usize = 256 << 10;
+        let read = || async {
+            let bytes = self.reach.read("/proc/self/environ", MOST).await.unwrap_or_default();
+            environment(&String::from_utf8_lossy(&bytes))
+        };
+        self.environment.get_or_init(read).await
+    }
+
+    async fn attempt(&self, job: &Job) -> Result<Attempt, Fault> {
+        let payload = self.reach.put(&job.payload.dir, &job.payload.digest).await?;
+        let list = list(&job.argv, &payload, self.environment().await);
+        let reach = &*self.reach;
+        Ok(launch(&Launch { reach, list: &list, deadline: job.deadline, cap: job.output_cap }).await.0)
     }
 }
 
-/// The loader that runs this machine's own dynamic programs, for the libc probe.
-pub fn host_loader() -> Option<&'static str> {
-    let known: [&str; 4] = match std::env::consts::ARCH {
-        "x86_64" => [
-            "/lib64/ld-linux-x86-64.so.2",
-            "/lib/ld-musl-x86_64.so.1",
-            "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-            "/lib/ld-linux-x86-64.so.2",
-        ],
-        _ => [
-            "/lib/ld-linux-aarch64.so.1",
-            "/lib/ld-musl-aarch64.so.1",
-            "/lib64/ld-linux-aarch64.so.1",
-            "/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1",
-        ],
+/// The variables worth keeping, in a fixed order, of the text of `/proc/PID/environ`.
+fn environment(text: &str) -> Vec<String> {
+    let variable = |name: &&str| {
+        let known = text.split('\0').find(|word| word.split_once('=').is_some_and(|(key, _)| key == *name));
+        known.map(str::to_owned)
     };
-    known.into_iter().find(|path| Path::new(path).exists())
+    ENVIRONMENT.iter().filter_map(variable).collect()
 }
 
 /// A path of the cell as the host knows it.
@@ -59,29 +68,25 @@ fn on_the_host(argument: &str, payload: &str) -> String {
     }
 }
 
-fn list(job: &Job) -> Result<List, Fault> {
-    let Some(payload) = job.payload.dir.to_str() else {
-        return Err(Fault::new(Phase::Inject, format!("{}: not UTF-8", job.payload.dir.display())));
-    };
-    let argv: Vec<String> = job.argv.iter().map(|argument| on_the_host(argument, payload)).collect();
+fn list(argv: &[String], payload: &str, environment: &[String]) -> List {
+    let argv: Vec<String> = argv.iter().map(|argument| on_the_host(argument, payload)).collect();
     let name = argv.first().map_or("", String::as_str);
-    let search = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
+    let search = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
     let paths: Vec<String> = if name.contains('/') {
         vec![name.to_owned()]
     } else {
         search.split(':').map(|dir| format!("{dir}/{name}")).collect()
     };
-    let variable = |name: &&str| std::env::var(name).ok().map(|value| format!("{name}={value}"));
-    let environment: Vec<String> = ENVIRONMENT.iter().filter_map(variable).collect();
     let mut list = List::new();
     list.stage(stage::BEFORE).adopt().stage(stage::INSIDE).setsid().chdir("/").stdin("/dev/null");
-    list.exec(&paths, &argv, &environment);
-    Ok(list)
+    list.exec(&paths, &argv, environment);
+    list
 }
 
 #[async_trait]
 impl Engine for Native {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
+        self.reach.site().await?;
         Ok(Facts::from([("engine.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]))
     }
 
@@ -90,12 +95,7 @@ impl Engine for Native {
     }
 
     async fn run(&self, job: &Job, _: &Prepared) -> Attempt {
-        let list = match list(job) {
-            Ok(list) => list,
-            Err(fault) => return Attempt::broken(fault),
-        };
-        let launcher = self.place.launcher.as_path();
-        launch(&Launch { launcher, list: &list, deadline: job.deadline, cap: job.output_cap }).await.0
+        self.attempt(job).await.unwrap_or_else(Attempt::broken)
     }
 
     /// What a native job starts dies with the launcher; it makes nothing else.
@@ -117,7 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_loader() {
-        assert!(host_loader().is_some());
+    fn the_environment_is_the_part_that_matters_in_a_fixed_order() {
+        let text = "HOME=/h\0SECRET=x\0PATH=/a:/b=c\0PATHS=no\0";
+        assert_eq!(environment(text), ["PATH=/a:/b=c", "HOME=/h"]);
     }
 }

@@ -9,19 +9,19 @@ use super::native::Native;
 use super::scripted::Scripted;
 use crate::execute::EngineHandle;
 use crate::fault::{Fault, Phase};
+use crate::host::Reach;
 use crate::spec::{EngineKind, EngineSpec};
 
-/// Opens an engine of this machine; `cache` is abicus' own directory. Nothing is contacted yet:
+/// Opens an engine of a host; `cache` is abicus' own directory on this machine. Nothing is contacted yet:
 /// [`super::Engine::fingerprint`] does that.
-pub fn open(spec: &EngineSpec, cache: &Path) -> EngineHandle {
-    let work = || cache.join("work").join(spec.id.as_str());
+pub fn open(spec: &EngineSpec, reach: &Arc<dyn Reach>, _cache: &Path) -> EngineHandle {
     let container = |kind| -> EngineHandle {
         let (runtime, options) = (spec.runtime.clone(), spec.options.clone());
         Ok(Arc::new(ContainerEngine::new(kind, Endpoint::Default, runtime, options, Environment::of_process())?))
     };
     match spec.kind {
-        EngineKind::Native => Ok(Arc::new(Native::new(&work())?)),
-        EngineKind::BuiltIn => Ok(Arc::new(BuiltIn::new(&spec.options, &work())?)),
+        EngineKind::Native => Ok(Arc::new(Native::new(reach.clone()))),
+        EngineKind::BuiltIn => Ok(Arc::new(BuiltIn::new(&spec.options, reach.clone())?)),
         EngineKind::Docker => container(Kind::Docker),
         EngineKind::Podman => container(Kind::Podman),
         EngineKind::Scripted => match &spec.script {

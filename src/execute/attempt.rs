@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::prepare::Ready;
 use super::{Event, Shared};
 use crate::collect;
-use crate::engine::native::host_loader;
 use crate::engine::{Attempt, Ended, Job, PAYLOAD_DIR};
 use crate::fault::{Fault, Phase};
 use crate::image::Image;
@@ -44,7 +43,7 @@ async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) ->
                 run,
                 cell: cell.clone(),
                 attempt: number,
-                argv: argv(ready.image.as_deref(), shared.rig.defaults.timeout, shared.rig.defaults.bench),
+                argv: argv(ready, shared.rig.defaults.timeout, shared.rig.defaults.bench),
                 payload: shared.rig.payload.clone(),
                 deadline: shared.rig.defaults.timeout,
                 output_cap: shared.rig.defaults.output_cap,
@@ -75,15 +74,15 @@ async fn slots(shared: &Shared, planned: &Planned) -> Option<Slots> {
         Some(slots) => Some(slots.clone().acquire_owned().await.ok()?),
         None => None,
     };
-    let host = shared.host_slots.get(&cell.host)?.clone().acquire_owned().await.ok()?;
+    let host = shared.hosts.get(&cell.host)?.get()?.as_ref().ok()?.slots.clone().acquire_owned().await.ok()?;
     Some((host, engine))
 }
 
 /// The kernel probe supervises the libc probe, so that a cell costs one container.
-fn argv(image: Option<&Image>, timeout: Duration, bench: bool) -> Vec<String> {
-    let loader = match image {
+fn argv(ready: &Ready, timeout: Duration, bench: bool) -> Vec<String> {
+    let loader = match &ready.image {
         Some(image) => image.loader.clone().filter(|_| speaks_our_abi(image)),
-        None => host_loader().map(str::to_owned),
+        None => ready.host.get("os.loader").cloned(),
     };
     let programs = if loader.is_some() { 2 } else { 1 };
     // The supervisor's deadlines end before the engine's, so that what was seen until then still arrives.

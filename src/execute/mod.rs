@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -22,6 +23,7 @@ pub use payload::materialize;
 
 use crate::engine::{Engine, Facts, Payload, Prepared};
 use crate::fault::{Fault, Phase};
+use crate::host::Reach;
 use crate::id::{CellId, EngineId, HostId, ImageId};
 use crate::image::{Image, ImageStore};
 use crate::plan::{Plan, Planned};
@@ -33,8 +35,8 @@ pub type EngineHandle = Result<Arc<dyn Engine>, Fault>;
 
 /// Everything real that a run needs.
 pub struct Rig {
-    /// Hosts of the matrix with what is known of them.
-    pub hosts: BTreeMap<HostId, (HostSpec, Result<Facts, Fault>)>,
+    /// Hosts of the matrix, and how to reach them.
+    pub hosts: BTreeMap<HostId, (HostSpec, Arc<dyn Reach>)>,
     /// Engines by host.
     pub engines: HashMap<(HostId, EngineId), EngineHandle>,
     /// Where images come from.
@@ -94,6 +96,13 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// What is known of a host once it was looked at.
+struct HostLook {
+    facts: Facts,
+    /// Cells at a time.
+    slots: Arc<Semaphore>,
+}
+
 /// What the tasks of a run share.
 struct Shared {
     plan: Arc<Plan>,
@@ -101,8 +110,8 @@ struct Shared {
     writer: Mutex<RunWriter>,
     events: tokio::sync::mpsc::UnboundedSender<Event>,
     stop: watch::Receiver<bool>,
-    /// Cells at a time per host.
-    host_slots: HashMap<HostId, Arc<Semaphore>>,
+    /// Each is looked at when its first cell wants it: a dead one holds up nobody else's cells.
+    hosts: HashMap<HostId, OnceCell<Result<HostLook, Fault>>>,
     /// Cells at a time per engine and host, where it is less.
     engine_slots: HashMap<(HostId, EngineId), Arc<Semaphore>>,
     /// Images made ready at a time: each keeps a CPU busy.
@@ -122,12 +131,7 @@ impl Shared {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let wide = rig.defaults.parallel.unwrap_or(cpus);
-        let host_slots = rig
-            .hosts
-            .iter()
-            .map(|(id, (host, _))| (id.clone(), Arc::new(Semaphore::new(host.parallel.unwrap_or(wide)))))
-            .collect();
+        let hosts = rig.hosts.keys().map(|id| (id.clone(), OnceCell::new())).collect();
         let engine_slots = rig
             .engines
             .keys()
@@ -149,7 +153,7 @@ impl Shared {
             writer: Mutex::new(writer),
             events,
             stop,
-            host_slots,
+            hosts,
             engine_slots,
             image_slots: Semaphore::new(cpus),
             engines,
@@ -187,13 +191,6 @@ impl Shared {
 }
 
 async fn run_all(shared: &Arc<Shared>, done: &Done) -> Result<(), StoreError> {
-    for (host, (_, known)) in &shared.rig.hosts {
-        let (facts, fault) = match known {
-            Ok(facts) => (facts.clone(), None),
-            Err(fault) => (Facts::new(), Some(fault.clone())),
-        };
-        shared.entry(&Entry::Host { host: host.clone(), facts, fault });
-    }
     let mut tasks = JoinSet::new();
     for planned in shared.plan.cells.iter().filter(|planned| !done.contains(&planned.cell)) {
         tasks.spawn(run_cell(shared.clone(), planned.clone()));
@@ -225,16 +222,24 @@ async fn sweep_engines(shared: &Shared) {
         let writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
         writer.run().clone()
     };
-    for ((host, id), engine) in &shared.rig.engines {
-        let Ok(engine) = engine else { continue };
-        let swept = tokio::time::timeout(Duration::from_secs(20), engine.sweep(Some(&run))).await;
+    // What was never looked at holds nothing of ours, and all are asked at once: a dead host delays nobody.
+    let used = shared
+        .rig
+        .engines
+        .iter()
+        .filter(|(key, _)| shared.engines.get(*key).and_then(OnceCell::get).is_some_and(Result::is_ok));
+    let run = &run;
+    join_all(used.map(|((host, id), engine)| async move {
+        let Ok(engine) = engine else { return };
+        let swept = tokio::time::timeout(Duration::from_secs(20), engine.sweep(Some(run))).await;
         let failed = match swept {
-            Ok(Ok(_)) => continue,
+            Ok(Ok(_)) => return,
             Ok(Err(fault)) => fault.cause,
             Err(_) => "it did not answer in 20 s".to_owned(),
         };
         shared.note(Event::Warning { text: format!("could not sweep {host}:{id}: {failed}; run `abicus sweep`") });
-    }
+    }))
+    .await;
 }
 
 /// A cell that cannot run because a part of it is not there: a skip where the matrix says so, else an error.

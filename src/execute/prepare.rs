@@ -3,15 +3,20 @@
 
 use std::sync::Arc;
 
-use super::{Event, Shared, absent, unknown};
+use tokio::sync::Semaphore;
+
+use super::{Event, HostLook, Shared, absent, unknown};
 use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
+use crate::host;
 use crate::id::{CellId, ImageId};
 use crate::image::{Content, Image, Progress, Source, host_architecture};
 use crate::store::{Entry, State};
 
 /// A cell that can run.
 pub(super) struct Ready {
+    /// What is known of its host.
+    pub host: Facts,
     pub engine: Arc<dyn Engine>,
     pub image: Option<Arc<Image>>,
     pub prepared: Prepared,
@@ -19,9 +24,11 @@ pub(super) struct Ready {
 
 /// Gets everything ready, or says what the cell comes to without it.
 pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, State> {
-    if let Some((_, Err(fault))) = shared.rig.hosts.get(&cell.host) {
-        return Err(State::Broken { fault: fault.clone() });
-    }
+    let host = shared.hosts.get(&cell.host).ok_or_else(|| unknown(cell))?;
+    let host = match host.get_or_init(|| look_at(shared, cell)).await {
+        Ok(host) => host.facts.clone(),
+        Err(fault) => return Err(State::Broken { fault: fault.clone() }),
+    };
     let spec = shared.plan.engine(&cell.engine).ok_or_else(|| unknown(cell))?;
     let key = (cell.host.clone(), cell.engine.clone());
     let engine = match shared.rig.engines.get(&key) {
@@ -34,7 +41,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
         return Err(absent(spec.optional, fault));
     }
     if cell.image.is_none() {
-        return Ok(Ready { engine, image: None, prepared: Prepared(String::new()) });
+        return Ok(Ready { host, engine, image: None, prepared: Prepared(String::new()) });
     }
     let slot = shared.images.get(&cell.image).ok_or_else(|| unknown(cell))?;
     let optional = shared.plan.image(&cell.image).is_some_and(|image| image.optional);
@@ -48,9 +55,25 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
     let key = (cell.host.clone(), cell.engine.clone(), cell.image.clone());
     let prepared = shared.prepared.get(&key).ok_or_else(|| unknown(cell))?;
     match prepared.get_or_init(|| engine.prepare(&image)).await {
-        Ok(prepared) => Ok(Ready { engine, image: Some(image), prepared: prepared.clone() }),
+        Ok(prepared) => Ok(Ready { host, engine, image: Some(image), prepared: prepared.clone() }),
         Err(fault) => Err(State::Broken { fault: fault.clone() }),
     }
+}
+
+async fn look_at(shared: &Shared, cell: &CellId) -> Result<HostLook, Fault> {
+    let Some((spec, reach)) = shared.rig.hosts.get(&cell.host) else {
+        return Err(Fault::new(Phase::Host, format!("no host was set up for {cell}")));
+    };
+    let result = host::facts(&**reach).await;
+    let facts = result.clone().unwrap_or_default();
+    let fault = result.err();
+    shared.entry(&Entry::Host { host: cell.host.clone(), facts: facts.clone(), fault: fault.clone() });
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    let cpus = facts.get("cpu.count").and_then(|n| n.parse().ok()).unwrap_or(1);
+    let wide = spec.parallel.or(shared.rig.defaults.parallel).unwrap_or(cpus);
+    Ok(HostLook { facts, slots: Arc::new(Semaphore::new(wide)) })
 }
 
 async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {

@@ -1,125 +1,221 @@
-//! This machine.
+//! This machine: the identity among the ways to reach a host.
+//!
+//! In: a directory of abicus' own. Out: files as they are, a launcher as a child. Nothing here is made per cell.
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::engine::Facts;
+use async_trait::async_trait;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
-/// What this machine's kernel and hardware are, as far as this user may read. What cannot be read is left out.
-pub fn facts() -> Facts {
-    let mut facts = Facts::new();
-    let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) {
-            facts.insert(name.to_owned(), value);
-        }
-    };
-    let uname = rustix::system::uname();
-    let text = |part: &std::ffi::CStr| Some(part.to_string_lossy().into_owned());
-    add("kernel.release", text(uname.release()));
-    add("kernel.version", text(uname.version()));
-    add("arch", text(uname.machine()));
-    add("kernel.cmdline", read("/proc/cmdline"));
-    add("kernel.tainted", read("/proc/sys/kernel/tainted"));
-    add("kernel.lsm", read("/sys/kernel/security/lsm"));
-    add("clocksource", read("/sys/devices/system/clocksource/clocksource0/current_clocksource"));
-    add("cgroup", Some(cgroup().to_owned()));
-    add("page.size", Some(rustix::param::page_size().to_string()));
-    add("cpu.count", std::thread::available_parallelism().ok().map(|n| n.to_string()));
-    add("os.id", os_release("ID"));
-    add("os.version", os_release("VERSION_ID"));
-    add("os.name", os_release("PRETTY_NAME"));
-    if let Some(cpuinfo) = read("/proc/cpuinfo") {
-        let field = |name: &str| {
-            let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        add("cpu.vendor", field("vendor_id").or_else(|| field("CPU implementer")));
-        add("cpu.model", field("model name").or_else(|| field("CPU part")));
-        add("cpu.microcode", field("microcode"));
-        add("cpu.flags", field("flags").or_else(|| field("Features")).map(|flags| sorted(&flags)));
-        let hypervisor = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-        add("hypervisor", Some(if hypervisor { "yes" } else { "no" }.to_owned()));
-    }
-    if let Some(total) = read("/proc/meminfo").and_then(|text| meminfo_total(&text)) {
-        add("memory.gib", Some(total));
-    }
-    for (name, path) in SYSCTLS {
-        add(name, read(path));
-    }
-    facts
+use super::reach::{Launched, Process, Reach, Reader, Site, Stat, Writer};
+use crate::fault::{Fault, Phase};
+use crate::probes;
+
+/// This machine; see the module.
+#[derive(Debug)]
+pub struct Local {
+    work: PathBuf,
+    site: OnceCell<Site>,
 }
 
-/// Sysctls that decide whether programs work.
-const SYSCTLS: [(&str, &str); 13] = [
-    ("sysctl.kernel.unprivileged_userns_clone", "/proc/sys/kernel/unprivileged_userns_clone"),
-    ("sysctl.kernel.apparmor_restrict_unprivileged_userns", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-    ("sysctl.kernel.io_uring_disabled", "/proc/sys/kernel/io_uring_disabled"),
-    ("sysctl.kernel.unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled"),
-    ("sysctl.kernel.perf_event_paranoid", "/proc/sys/kernel/perf_event_paranoid"),
-    ("sysctl.kernel.yama.ptrace_scope", "/proc/sys/kernel/yama/ptrace_scope"),
-    ("sysctl.kernel.randomize_va_space", "/proc/sys/kernel/randomize_va_space"),
-    ("sysctl.vm.max_map_count", "/proc/sys/vm/max_map_count"),
-    ("sysctl.vm.overcommit_memory", "/proc/sys/vm/overcommit_memory"),
-    ("sysctl.vm.unprivileged_userfaultfd", "/proc/sys/vm/unprivileged_userfaultfd"),
-    ("sysctl.user.max_user_namespaces", "/proc/sys/user/max_user_namespaces"),
-    ("sysctl.net.ipv6.conf.all.disable_ipv6", "/proc/sys/net/ipv6/conf/all/disable_ipv6"),
-    ("sysctl.net.ipv4.ip_unprivileged_port_start", "/proc/sys/net/ipv4/ip_unprivileged_port_start"),
-];
+impl Local {
+    /// `work` is a directory of its own, made where it is missing, whose file system must allow execution. Engines and
+    /// processes may share it.
+    pub fn at(work: impl Into<PathBuf>) -> Self {
+        Self { work: work.into(), site: OnceCell::new() }
+    }
 
-fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok()
-}
-
-fn sorted(flags: &str) -> String {
-    let mut flags: Vec<&str> = flags.split_whitespace().collect();
-    flags.sort_unstable();
-    flags.join(" ")
-}
-
-/// `v1`, `v2` or `hybrid`, as systemd tells them apart: cgroups(7).
-fn cgroup() -> &'static str {
-    let mounts = read("/proc/self/mounts").unwrap_or_default();
-    let at = |path: &str| {
-        mounts.lines().rev().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            (fields.next()? == path).then(|| fields.next().unwrap_or_default().to_owned())
+    fn look(&self) -> Result<Site, Fault> {
+        let (dir, launcher, mount_point) = place(&self.work)?;
+        let uname = rustix::system::uname();
+        Ok(Site {
+            kernel_release: uname.release().to_string_lossy().into_owned(),
+            kernel_version: uname.version().to_string_lossy().into_owned(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            page_size: rustix::param::page_size() as u64,
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            dir: text(&dir)?,
+            launcher: text(&launcher)?,
+            mount_point: text(&mount_point)?,
         })
-    };
-    match at("/sys/fs/cgroup").as_deref() {
-        Some("cgroup2") => "v2",
-        Some(_) if at("/sys/fs/cgroup/unified").as_deref() == Some("cgroup2") => "hybrid",
-        Some(_) => "v1",
-        None => "none",
     }
 }
 
-/// Total memory rounded to GiB: what is left after the kernel took its share differs from boot to boot.
-fn meminfo_total(text: &str) -> Option<String> {
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(((kib + (1 << 19)) >> 20).to_string())
+fn text(path: &Path) -> Result<String, Fault> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Fault::new(Phase::Host, format!("{}: not UTF-8", path.display())))
 }
 
-fn os_release(key: &str) -> Option<String> {
-    let text = read("/etc/os-release").or_else(|| read("/usr/lib/os-release"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
-    Some(line.trim_matches(['"', '\'']).to_owned())
+/// Directory, launcher and mount point, made where they are missing.
+fn place(work: &Path) -> Result<(PathBuf, PathBuf, PathBuf), Fault> {
+    let fault = |path: &Path, e: io::Error| Fault::new(Phase::Host, format!("{}: {e}", path.display()));
+    if probes::LAUNCH.is_empty() {
+        return Err(Fault::new(Phase::Host, "this build of abicus has no launcher"));
+    }
+    fs::create_dir_all(work.join("mnt")).map_err(|e| fault(work, e))?;
+    let work = fs::canonicalize(work).map_err(|e| fault(work, e))?;
+    let digest = probes::digest(probes::LAUNCH);
+    let launcher = work.join(format!("launch-{}", digest.get(..16).unwrap_or(&digest)));
+    if fs::read(&launcher).ok().as_deref() != Some(probes::LAUNCH) {
+        write_program(&launcher, &work).map_err(|e| fault(&launcher, e))?;
+    }
+    Ok((work.clone(), launcher, work.join("mnt")))
+}
+
+/// Under another name first, so that nobody executes half a program.
+fn write_program(path: &Path, dir: &Path) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(probes::LAUNCH)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+    file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+impl From<fs::Metadata> for Stat {
+    fn from(about: fs::Metadata) -> Self {
+        Self { mode: about.mode(), device: about.rdev() }
+    }
+}
+
+#[async_trait]
+impl Process for Child {
+    async fn gone(&mut self) {
+        let _ = self.wait().await;
+    }
+
+    fn kill(&mut self) {
+        let _ = self.start_kill();
+    }
+}
+
+#[async_trait]
+impl Reach for Local {
+    async fn site(&self) -> Result<Site, Fault> {
+        self.site.get_or_try_init(|| async { self.look() }).await.cloned()
+    }
+
+    async fn read(&self, path: &str, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![];
+        fs::File::open(path)?.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    async fn stat(&self, path: &str) -> io::Result<Stat> {
+        fs::metadata(path).map(Stat::from)
+    }
+
+    async fn list(&self, dir: &str) -> io::Result<Vec<(String, Stat)>> {
+        let mut found = vec![];
+        for entry in fs::read_dir(dir)?.flatten() {
+            let (Ok(about), Some(name)) = (entry.metadata(), entry.file_name().to_str().map(str::to_owned)) else {
+                continue;
+            };
+            found.push((name, Stat::from(about)));
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    async fn put(&self, tree: &Path, _: &str) -> Result<String, Fault> {
+        let tree =
+            fs::canonicalize(tree).map_err(|e| Fault::new(Phase::Prepare, format!("{}: {e}", tree.display())))?;
+        text(&tree)
+    }
+
+    async fn launch(&self, list: &[u8]) -> Result<Launched, Fault> {
+        let (mut child, stream) = start(Path::new(&self.site().await?.launcher)).await?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(Fault::new(Phase::Create, "the launcher has no output"));
+        };
+        let (told, mut lifeline) = stream.into_split();
+        // A launcher that died early shows up as the end of what it tells.
+        let _ = lifeline.write_all(list).await;
+        Ok(Launched {
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            told: Box::new(told),
+            // Dropping the half shuts the socket down for writing.
+            lifeline: Box::new(lifeline),
+            process: Box::new(child),
+        })
+    }
+
+    async fn connect(&self, socket: &str) -> io::Result<(Reader, Writer)> {
+        let (reader, writer) = UnixStream::connect(socket).await?.into_split();
+        Ok((Box::new(reader), Box::new(writer)))
+    }
+
+    fn is_here(&self) -> bool {
+        true
+    }
+}
+
+/// One socket carries the list to the launcher, the launcher's lines back, and, by staying open, the news that the driver
+/// lives. So starting a cell needs no code between fork and exec.
+async fn start(launcher: &Path) -> Result<(Child, UnixStream), Fault> {
+    let fault = |what: &str, e: io::Error| Fault::new(Phase::Create, format!("{what}: {e}")).transient();
+    const ETXTBSY: i32 = 26;
+    let mut tries = 0;
+    loop {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| fault("making a socket", e))?;
+        ours.set_nonblocking(true).map_err(|e| fault("making a socket", e))?;
+        let spawned = Command::new(launcher)
+            .args(["0", "0", "0"])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env_clear()
+            // Ctrl-C at a terminal goes to the driver, which ends its cells in order.
+            .process_group(0)
+            .spawn();
+        match spawned {
+            Ok(child) => return UnixStream::from_std(ours).map(|s| (child, s)).map_err(|e| fault("a socket", e)),
+            // Another thread's fork still holds the descriptor by which the launcher was written.
+            Err(e) if e.raw_os_error() == Some(ETXTBSY) && tries < 50 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Fault::new(Phase::Create, format!("executing {}: {e}", launcher.display()))
+                    .hint("its file system may be mounted noexec: choose another directory for abicus' files"));
+            }
+            Err(e) => return Err(fault(&format!("executing {}", launcher.display()), e)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_facts_of_this_machine_do_not_change_between_two_looks() {
-        let first = facts();
-        assert_eq!(first, facts());
-        for name in ["kernel.release", "arch", "cgroup", "page.size", "cpu.count"] {
-            assert!(first.contains_key(name), "no {name}");
-        }
+    #[tokio::test]
+    async fn the_launcher_is_put_in_place_once_and_repaired_when_damaged() {
+        let work = tempfile::tempdir().unwrap();
+        let site = Local::at(work.path()).site().await.unwrap();
+        assert_eq!(fs::read(&site.launcher).unwrap(), probes::LAUNCH);
+        fs::write(&site.launcher, b"damaged").unwrap();
+        assert_eq!(fs::read(Local::at(work.path()).site().await.unwrap().launcher).unwrap(), probes::LAUNCH);
     }
 
-    #[test]
-    fn memory_is_rounded_to_gib() {
-        assert_eq!(meminfo_total("MemTotal:       24683452 kB\n"), Some("24".to_owned()));
+    #[tokio::test]
+    async fn what_is_read_is_the_start_of_a_file_and_what_is_listed_is_sorted() {
+        let work = tempfile::tempdir().unwrap();
+        let local = Local::at(work.path());
+        assert_eq!(local.read("/dev/zero", 3).await.unwrap(), [0; 3]);
+        assert!(local.read("/no/such", 3).await.is_err());
+        let dev = local.list("/dev").await.unwrap();
+        assert!(dev.is_sorted_by_key(|(name, _)| name.clone()));
+        let null = dev.iter().find(|(name, _)| name == "null").unwrap().1;
+        assert!(null.is_device() && null.device == 0x103 && !null.is_dir(), "{null:?}");
     }
 }

@@ -1,7 +1,18 @@
 //! Hosts: how to reach a kernel, and what that kernel and hardware are.
 //!
-//! In: a host as the matrix declares it. Out: its facts, nothing volatile among them, so that hosts with equal facts are
-//! of one class. Knows no engine and no image.
+//! In: a host as the matrix declares it. Out: a way to reach it ([`Reach`]) and its facts, nothing volatile among them, so
+//! that hosts with equal facts are of one class. Knows no engine and no image.
 
-pub mod local;
+mod facts;
+mod local;
+mod open;
+mod reach;
+mod unreachable;
 pub mod vm;
+
+pub use facts::{class, facts, loader};
+pub use local::Local;
+pub use open::open;
+pub(crate) use reach::text;
+pub use reach::{Launched, Process, Reach, Reader, Site, Stat, Writer};
+pub use unreachable::Unreachable;

@@ -87,6 +87,13 @@ pub struct HostSpec {
     pub parallel: Option<usize>,
 }
 
+impl HostSpec {
+    /// This machine, as one declares it with a name only.
+    pub(crate) fn local() -> Self {
+        Self { id: HostId::reserved("local"), kind: HostKind::Local, labels: Default::default(), parallel: None }
+    }
+}
+
 /// How a host is reached.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HostKind {

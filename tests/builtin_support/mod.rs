@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use abicus::engine::builtin::BuiltIn;
 use abicus::engine::{Attempt, Ended, Engine, EngineOptions, Job, Payload};
+use abicus::host::{Local, Reach};
 use abicus::image::{Content, Image};
 use abicus::probes;
 
@@ -55,8 +56,13 @@ impl Bench {
         self.dir.path().join(name)
     }
 
+    /// This machine.
+    pub fn here(&self) -> Arc<dyn Reach> {
+        Arc::new(Local::at(self.path("work")))
+    }
+
     pub fn engine(&self, options: &str) -> BuiltIn {
-        BuiltIn::new(&toml::from_str::<EngineOptions>(options).unwrap(), &self.path("work")).unwrap()
+        BuiltIn::new(&toml::from_str::<EngineOptions>(options).unwrap(), self.here()).unwrap()
     }
 
     pub fn run(&self, options: &str, content: Content, argv: &[&str]) -> Attempt {

@@ -1,10 +1,9 @@
-//! What this machine lets the built-in engine do: tried out, not guessed from versions.
+//! What a host lets the built-in engine do: tried out, not guessed from versions.
 //!
 //! In: the launcher and a directory to mount on. Out: an [`Identity`] (as whom cells are made) and findings by name, each
 //! yes or the reason why not. Must not know: images, jobs.
 
-use std::fs;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::capabilities::Capabilities;
@@ -19,6 +18,7 @@ use super::seccomp::{Surroundings, compile, docker_default};
 use super::settings::{Userns, refused};
 use crate::engine::Ended;
 use crate::fault::Fault;
+use crate::host::{Reach, Site, text};
 
 /// How the user ids of a cell relate to the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +47,15 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// As the settings ask for and this process is able to.
-    pub(crate) fn find(userns: Userns) -> Result<Self, Fault> {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    /// As the settings ask for and who we are on the host is able to.
+    pub(crate) async fn find(userns: Userns, reach: &dyn Reach, site: &Site) -> Result<Self, Fault> {
+        let status = text(reach, "/proc/self/status").await;
         let set = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
         };
         let own = Capabilities(set("CapEff:") & set("CapBnd:"));
-        let rooted = uid == 0 && own.has("SYS_ADMIN");
+        let rooted = site.uid == 0 && own.has("SYS_ADMIN");
         let maps = match (userns, rooted) {
             (Userns::AsNeeded | Userns::Host, true) => Maps::None,
             (Userns::Private, true) => Maps::All,
@@ -64,29 +63,28 @@ impl Identity {
                 return Err(refused("option `userns`: `host` needs root, with CAP_SYS_ADMIN")
                     .hint("leave the option out: a user namespace is made where there is no other way"));
             }
-            (_, false) => ranges(uid, gid).unwrap_or(Maps::Own { uid, gid }),
+            (_, false) => ranges(reach, site).await.unwrap_or(Maps::Own { uid: site.uid, gid: site.gid }),
         };
         let capabilities = if maps == Maps::None { own } else { Capabilities::ALL };
+        let known = known_to_the_kernel(&text(reach, "/proc/sys/kernel/cap_last_cap").await);
         Ok(Self {
-            capabilities: Capabilities(capabilities.0 & known_to_the_kernel()),
+            capabilities: Capabilities(capabilities.0 & known),
             maps,
-            kernel: kernel_version(),
-            has_kcore: Path::new("/proc/kcore").exists(),
-            cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
-            cgroup_hierarchies: hierarchies(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+            kernel: kernel_version(&site.kernel_release),
+            has_kcore: reach.stat("/proc/kcore").await.is_ok(),
+            cgroup_namespaces: reach.stat("/proc/self/ns/cgroup").await.is_ok(),
+            cgroup_hierarchies: hierarchies(&text(reach, "/proc/self/mounts").await),
         })
     }
 }
 
-fn known_to_the_kernel() -> u64 {
-    let last =
-        fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse::<u32>().ok());
+fn known_to_the_kernel(last_cap: &str) -> u64 {
+    let last = last_cap.trim().parse::<u32>().ok();
     last.filter(|last| *last < 63).map_or(u64::MAX, |last| (1 << (last + 1)) - 1)
 }
 
 /// `6.1` of `6.1.0-9-amd64`.
-pub(crate) fn kernel_version() -> (u32, u32) {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+pub(crate) fn kernel_version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
@@ -108,22 +106,29 @@ fn hierarchies(mounts: &str) -> Vec<String> {
 }
 
 /// Our range of subordinate ids, where the helpers and both ranges are there.
-fn ranges(uid: u32, gid: u32) -> Option<Maps> {
-    let helper = |name: &str| {
-        let dirs = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-        dirs.iter().map(|dir| format!("{dir}/{name}")).find(|path| Path::new(path).exists())
-    };
-    let (newuidmap, newgidmap) = (helper("newuidmap")?, helper("newgidmap")?);
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+async fn ranges(reach: &dyn Reach, site: &Site) -> Option<Maps> {
+    let (newuidmap, newgidmap) = (helper(reach, "newuidmap").await?, helper(reach, "newgidmap").await?);
+    let passwd = text(reach, "/etc/passwd").await;
     let name = passwd.lines().find_map(|line| {
         let words: Vec<&str> = line.split(':').collect();
-        (words.get(2)?.parse() == Ok(uid)).then(|| words[0].to_owned())
+        (words.get(2)?.parse() == Ok(site.uid)).then(|| words[0].to_owned())
     });
     let map = |file: &str, id: u32| {
-        let (start, count) = subordinate(&fs::read_to_string(file).ok()?, uid, name.as_deref())?;
+        let (start, count) = subordinate(file, site.uid, name.as_deref())?;
         Some(["0", &id.to_string(), "1", "1", &start.to_string(), &count.to_string()].map(str::to_owned).to_vec())
     };
-    Some(Maps::Ranges { newuidmap, newgidmap, uids: map("/etc/subuid", uid)?, gids: map("/etc/subgid", gid)? })
+    let (subuid, subgid) = (text(reach, "/etc/subuid").await, text(reach, "/etc/subgid").await);
+    Some(Maps::Ranges { newuidmap, newgidmap, uids: map(&subuid, site.uid)?, gids: map(&subgid, site.gid)? })
+}
+
+async fn helper(reach: &dyn Reach, name: &str) -> Option<String> {
+    for dir in ["/usr/bin", "/bin", "/usr/sbin", "/sbin"] {
+        let path = format!("{dir}/{name}");
+        if reach.stat(&path).await.is_ok() {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// First range of subuid(5) that belongs to the user, by name or number.
@@ -147,28 +152,33 @@ pub(crate) struct Finding {
 }
 
 /// Tries out what cells need, one thing at a time, so that each failure has its own name.
-pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, cgroups: &Cgroups) -> Vec<Finding> {
-    let mount_point = work.join("mnt").to_string_lossy().into_owned();
+pub(crate) async fn try_out(
+    reach: &Arc<dyn Reach>,
+    identity: &Identity,
+    site: &Site,
+    cgroups: &Cgroups,
+) -> Vec<Finding> {
+    let here = Canaries { reach: &**reach, launcher: &site.launcher };
     let mut findings = vec![];
     let mut find = |name, works, needed| findings.push(Finding { name, works, needed });
     let own = Identity {
         maps: if identity.maps == Maps::None { Maps::All } else { identity.maps.clone() },
         ..identity.clone()
     };
-    let with_user = canary(&own, 0, launcher, |_| {}).await;
+    let with_user = here.sing(&own, 0, |_| {}).await;
     find("user namespaces", with_user, identity.maps != Maps::None);
     let all = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC;
-    find("namespaces", canary(identity, all, launcher, |_| {}).await, true);
-    let overlay = canary(identity, CLONE_NEWNS, launcher, |list| {
-        list.open(0, &work.to_string_lossy(), 0o10000000);
-        list.mount("tmpfs", &mount_point, "tmpfs", 0, "mode=755").chdir(&mount_point);
+    find("namespaces", here.sing(identity, all, |_| {}).await, true);
+    let overlay = here.sing(identity, CLONE_NEWNS, |list| {
+        list.open(0, &site.dir, 0o10000000);
+        list.mount("tmpfs", &site.mount_point, "tmpfs", 0, "mode=755").chdir(&site.mount_point);
         list.mkdir("upper", 0o755).mkdir("work", 0o755).mkdir("root", 0o755);
         list.mount("overlay", "root", "overlay", 0, &overlay_data(identity, &List::slot(0)));
     });
     find("overlay", overlay.await, true);
     find(
         "proc",
-        canary(identity, all, launcher, |list| {
+        here.sing(identity, all, |list| {
             // Where systemd boots, mounts are shared: what is mounted here would cover the host's own /proc.
             list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
             list.mount("proc", "/proc", "proc", 14, "");
@@ -178,7 +188,7 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
     );
     find(
         "loopback",
-        canary(identity, CLONE_NEWNET, launcher, |list| {
+        here.sing(identity, CLONE_NEWNET, |list| {
             list.loopback();
         })
         .await,
@@ -188,7 +198,7 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
     let filter = docker_default().and_then(|profile| compile(&profile, &around));
     let seccomp = match filter {
         Ok(program) => {
-            canary(identity, CLONE_NEWUTS, launcher, |list| {
+            here.sing(identity, CLONE_NEWUTS, |list| {
                 list.seccomp(&program);
             })
             .await
@@ -207,43 +217,45 @@ pub(crate) async fn try_out(identity: &Identity, launcher: &Path, work: &Path, c
     findings
 }
 
-/// Performs operations in new namespaces and executes the launcher itself, which says how it is used and exits 2.
-async fn canary(
-    identity: &Identity,
-    flags: u64,
-    launcher: &Path,
-    operations: impl FnOnce(&mut List),
-) -> Result<(), String> {
-    let mut list = List::new();
-    identity_maps(&mut list, identity, flags);
-    list.stage(stage::INSIDE);
-    become_root(&mut list, identity);
-    if flags & CLONE_NEWNS != 0 {
-        // Where `/` is shared, as systemd makes it, a mount in a new namespace would show up on the host.
-        list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
-    }
-    operations(&mut list);
-    let program = launcher.to_string_lossy().into_owned();
-    list.stdin("/dev/null").exec(std::slice::from_ref(&program), std::slice::from_ref(&program), &[]);
-    let job = Launch { launcher, list: &list, deadline: Duration::from_secs(10), cap: 4096 };
-    match launch(&job).await.0.ended {
-        Ok(Ended::Exit(2)) => Ok(()),
-        Ok(other) => Err(format!("the canary ended with {other:?}")),
-        Err(fault) => Err(fault.cause),
+/// Who sends canaries, and what they execute in the end.
+struct Canaries<'a> {
+    reach: &'a dyn Reach,
+    launcher: &'a str,
+}
+
+impl Canaries<'_> {
+    /// Performs operations in new namespaces and executes the launcher itself, which says how it is used and exits 2.
+    async fn sing(&self, identity: &Identity, flags: u64, operations: impl FnOnce(&mut List)) -> Result<(), String> {
+        let mut list = List::new();
+        identity_maps(&mut list, identity, flags);
+        list.stage(stage::INSIDE);
+        become_root(&mut list, identity);
+        if flags & CLONE_NEWNS != 0 {
+            // Where `/` is shared, as systemd makes it, a mount in a new namespace would show up on the host.
+            list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
+        }
+        operations(&mut list);
+        let program = self.launcher.to_owned();
+        list.stdin("/dev/null").exec(std::slice::from_ref(&program), std::slice::from_ref(&program), &[]);
+        let job = Launch { reach: self.reach, list: &list, deadline: Duration::from_secs(10), cap: 4096 };
+        match launch(&job).await.0.ended {
+            Ok(Ended::Exit(2)) => Ok(()),
+            Ok(other) => Err(format!("the canary ended with {other:?}")),
+            Err(fault) => Err(fault.cause),
+        }
     }
 }
 
 /// The first thing that is needed and does not work, as a fault that says what to do.
-pub(crate) fn verdict(findings: &[Finding]) -> Result<(), Fault> {
+pub(crate) async fn verdict(reach: &dyn Reach, findings: &[Finding]) -> Result<(), Fault> {
     let Some(Finding { name, works: Err(why), .. }) = findings.iter().find(|f| f.needed && f.works.is_err()) else {
         return Ok(());
     };
-    Err(refused(format!("{name}: {why}")).hint(advice(name)))
+    Err(refused(format!("{name}: {why}")).hint(advice(reach, name).await))
 }
 
 /// What forbids user namespaces is a handful of switches; the one that is thrown is named.
-fn advice(name: &str) -> String {
-    let is = |file: &str, value: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == value);
+async fn advice(reach: &dyn Reach, name: &str) -> String {
     for (file, bad, cure) in [
         ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
         ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -253,8 +265,8 @@ fn advice(name: &str) -> String {
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
         ),
     ] {
-        if is(file, bad) {
-            return format!("{file} is {bad}: `{cure}` as root, or run abicus as root");
+        if text(reach, file).await.trim() == bad {
+            return format!("{file} is {bad}: `{cure}` as root, or be root there");
         }
     }
     match name {
@@ -283,13 +295,14 @@ mod tests {
         assert_eq!(hierarchies(mounts), ["cgroup2", "cpu,cpuacct", "name=systemd"]);
     }
 
-    #[test]
-    fn what_is_needed_and_lacking_is_named_with_advice() {
+    #[tokio::test]
+    async fn what_is_needed_and_lacking_is_named_with_advice() {
         let finding =
             |name, works: Result<(), &str>, needed| Finding { name, works: works.map_err(str::to_owned), needed };
         let fine = [finding("overlay", Ok(()), true), finding("memory limit", Err("denied"), false)];
-        assert_eq!(verdict(&fine), Ok(()));
-        let fault = verdict(&[finding("overlay", Err("no such device"), true)]).unwrap_err();
+        let here = crate::host::Local::at("/nowhere");
+        assert_eq!(verdict(&here, &fine).await, Ok(()));
+        let fault = verdict(&here, &[finding("overlay", Err("no such device"), true)]).await.unwrap_err();
         assert!(fault.cause.contains("overlay: no such device"), "{fault}");
         assert!(fault.hint.is_some());
     }

@@ -1,14 +1,14 @@
 //! Where cells' limits on memory, processes and CPU time are set: control groups, version 1 or 2.
 //!
-//! In: the mounts of this machine. Out: a directory for each controller, or the reason why there is none, and the
+//! In: the mounts of the host. Out: a directory for each controller, or the reason why there is none, and the
 //! operations that make, enter, read and remove a group. Must not know: whose cell it is beyond a name.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::launch::{Launch, launch};
 use super::list::{List, stage};
+use crate::host::{Reach, Site, text};
 
 /// The directory under which all groups of this program lie.
 const PARENT: &str = "abicus";
@@ -50,13 +50,13 @@ impl Limits {
     }
 }
 
-/// What this machine offers.
+/// What the host offers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cgroups {
     /// 1, 2, or 0 where there is none.
     pub(crate) version: u8,
     /// Our own directory of each usable controller.
-    usable: BTreeMap<Controller, PathBuf>,
+    usable: BTreeMap<Controller, String>,
     /// Why the others are not.
     lacking: BTreeMap<Controller, String>,
 }
@@ -65,16 +65,22 @@ const PERIOD_US: u64 = 100_000;
 
 impl Cgroups {
     /// Looks for controllers and makes our parent directory in each; what cannot be made is lacking.
-    pub(crate) fn discover() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    pub(crate) async fn discover(reach: &dyn Reach, site: &Site) -> Self {
+        let mounts = text(reach, "/proc/self/mounts").await;
+        let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let unified = unified.filter(|w| w.len() >= 4).find(|w| w[2] == "cgroup2").map(|w| w[1].to_owned());
+        let offered = match unified {
+            Some(dir) => text(reach, &format!("{dir}/cgroup.controllers")).await,
+            None => String::new(),
+        };
         let mut found = Self::default();
         for controller in Controller::ALL {
-            match mount_of(&mounts, controller) {
+            match mount_of(&mounts, &offered, controller) {
                 Some((version, mount)) => {
                     found.version = found.version.max(version);
-                    match offer(version, &mount, controller) {
+                    match offer(reach, site, version, &mount, controller).await {
                         Ok(dir) => drop(found.usable.insert(controller, dir)),
-                        Err(e) => drop(found.lacking.insert(controller, format!("{}: {e}", mount.display()))),
+                        Err(e) => drop(found.lacking.insert(controller, format!("{mount}: {e}"))),
                     }
                 }
                 None => drop(found.lacking.insert(controller, "no such controller is mounted".to_owned())),
@@ -97,23 +103,24 @@ impl Cgroups {
         let mut dirs = Vec::new();
         for controller in limits.needs() {
             self.can(controller).map_err(|why| format!("no {} limit: {why}", controller.name()))?;
-            let dir = self.usable.get(&controller).map(|dir| dir.join(name).to_string_lossy().into_owned());
+            let dir = self.usable.get(&controller).map(|dir| format!("{dir}/{name}"));
             dirs.extend(dir.map(|dir| (controller, dir)));
         }
         for (controller, dir) in &dirs {
             list.stage(stage::BEFORE).mkdir(dir, 0o755);
             match (controller, self.version) {
                 (Controller::Memory, 2) => {
-                    list.write(&format!("{dir}/memory.max"), &text(limits.memory));
+                    list.write(&format!("{dir}/memory.max"), &limit_text(limits.memory));
                     list.may_fail().write(&format!("{dir}/memory.swap.max"), "0");
                 }
                 (Controller::Memory, _) => {
-                    list.write(&format!("{dir}/memory.limit_in_bytes"), &text(limits.memory));
+                    list.write(&format!("{dir}/memory.limit_in_bytes"), &limit_text(limits.memory));
                     // Absent where the kernel was started without swap accounting.
-                    list.may_be_absent().write(&format!("{dir}/memory.memsw.limit_in_bytes"), &text(limits.memory));
+                    list.may_be_absent()
+                        .write(&format!("{dir}/memory.memsw.limit_in_bytes"), &limit_text(limits.memory));
                 }
                 (Controller::Pids, _) => {
-                    list.write(&format!("{dir}/pids.max"), &text(limits.pids));
+                    list.write(&format!("{dir}/pids.max"), &limit_text(limits.pids));
                 }
                 (Controller::Cpu, version) => {
                     let quota = limits.nano_cpus.unwrap_or(0) / (1_000_000_000 / PERIOD_US);
@@ -137,18 +144,21 @@ impl Cgroups {
     }
 
     /// Removes groups whose names begin with `prefix` and that hold no process, and names them.
-    pub(crate) fn sweep(&self, prefix: &str) -> Vec<String> {
+    pub(crate) async fn sweep(&self, reach: &dyn Reach, site: &Site, prefix: &str) -> Vec<String> {
         let mut removed = vec![];
-        for parent in self.usable.values() {
-            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-                let ours = entry.file_name().to_string_lossy().starts_with(prefix);
-                if ours && fs::remove_dir(entry.path()).is_ok() {
-                    removed.push(entry.path().to_string_lossy().into_owned());
+        for parent in self.usable.values().collect::<BTreeSet<_>>() {
+            for (name, about) in reach.list(parent).await.unwrap_or_default() {
+                let dir = format!("{parent}/{name}");
+                if about.is_dir() && name.starts_with(prefix) {
+                    let mut list = List::new();
+                    list.stage(stage::BEFORE).rmdir(&dir);
+                    if perform(reach, site, list).await.is_ok() {
+                        removed.push(dir);
+                    }
                 }
             }
         }
         removed.sort();
-        removed.dedup();
         removed
     }
 }
@@ -159,42 +169,55 @@ pub(crate) fn oom_kills(report: &[u8]) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok())
 }
 
-fn text(number: Option<u64>) -> String {
+fn limit_text(number: Option<u64>) -> String {
     number.map_or_else(|| "max".to_owned(), |n| n.to_string())
 }
 
-/// Version and mount point of a controller. On a hybrid system version 1 has the controllers.
-fn mount_of(mounts: &str, controller: Controller) -> Option<(u8, PathBuf)> {
+/// Version and mount point of a controller. On a hybrid system version 1 has the controllers. `offered` are those of
+/// version 2.
+fn mount_of(mounts: &str, offered: &str, controller: Controller) -> Option<(u8, String)> {
     let lines = || mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|words| words.len() >= 4);
     let first = lines()
         .find(|w| w[2] == "cgroup" && w[3].split(',').any(|option| option == controller.name()))
-        .map(|w| (1, PathBuf::from(w[1])));
+        .map(|w| (1, w[1].to_owned()));
     first.or_else(|| {
-        let unified = lines().find(|w| w[2] == "cgroup2").map(|w| PathBuf::from(w[1]))?;
-        let offered = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+        let unified = lines().find(|w| w[2] == "cgroup2").map(|w| w[1].to_owned())?;
         offered.split_whitespace().any(|name| name == controller.name()).then_some((2, unified))
     })
 }
 
 /// Makes our directory of a controller ready to have children with limits.
-fn offer(version: u8, mount: &Path, controller: Controller) -> io::Result<PathBuf> {
-    let dir = mount.join(PARENT);
+async fn offer(
+    reach: &dyn Reach,
+    site: &Site,
+    version: u8,
+    mount: &str,
+    controller: Controller,
+) -> Result<String, String> {
+    let dir = format!("{mount}/{PARENT}");
+    let enable = format!("+{}", controller.name());
+    let mut list = List::new();
+    list.stage(stage::BEFORE);
     if version == 2 {
         // Harmless where it is already so; where it is not permitted, the file in our own directory says so below.
-        let _ = fs::write(mount.join("cgroup.subtree_control"), format!("+{}", controller.name()));
+        list.may_fail().write(&format!("{mount}/cgroup.subtree_control"), &enable);
     }
-    match fs::create_dir(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
+    list.mkdir(&dir, 0o755);
     if version == 2 {
-        fs::write(dir.join("cgroup.subtree_control"), format!("+{}", controller.name()))?;
+        list.write(&format!("{dir}/cgroup.subtree_control"), &enable);
     }
     // Making a directory is what a cell will need; being able to see ours says nothing.
-    let canary = dir.join(format!("canary-{}", std::process::id()));
-    fs::create_dir(&canary)?;
-    fs::remove_dir(&canary)?;
-    Ok(dir)
+    let canary = format!("{dir}/canary-{}", ulid::Ulid::generate());
+    list.mkdir(&canary, 0o755).rmdir(&canary);
+    perform(reach, site, list).await.map(|()| dir)
+}
+
+/// Has the launcher perform operations of its own, for which it wants a program: itself, which says how it is used.
+async fn perform(reach: &dyn Reach, site: &Site, mut list: List) -> Result<(), String> {
+    let program = std::slice::from_ref(&site.launcher);
+    list.stage(stage::INSIDE).stdin("/dev/null").exec(program, program, &[]);
+    let job = Launch { reach, list: &list, deadline: Duration::from_secs(10), cap: 4096 };
+    launch(&job).await.0.ended.map(drop).map_err(|fault| fault.cause)
 }
 
 #[cfg(test)]
@@ -206,9 +229,12 @@ mod tests {
         let mounts = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
                       cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n";
-        assert_eq!(mount_of(mounts, Controller::Memory), Some((1, "/sys/fs/cgroup/memory".into())));
-        assert_eq!(mount_of(mounts, Controller::Cpu), Some((1, "/sys/fs/cgroup/cpu,cpuacct".into())));
-        assert_eq!(mount_of("proc /proc proc rw 0 0\n", Controller::Memory), None);
+        assert_eq!(mount_of(mounts, "memory", Controller::Memory), Some((1, "/sys/fs/cgroup/memory".into())));
+        assert_eq!(mount_of(mounts, "", Controller::Cpu), Some((1, "/sys/fs/cgroup/cpu,cpuacct".into())));
+        let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        assert_eq!(mount_of(unified, "cpu pids", Controller::Memory), None);
+        assert_eq!(mount_of(unified, "cpu pids", Controller::Pids), Some((2, "/sys/fs/cgroup".into())));
+        assert_eq!(mount_of("proc /proc proc rw 0 0\n", "", Controller::Memory), None);
     }
 
     #[test]

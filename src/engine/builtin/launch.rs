@@ -3,24 +3,18 @@
 //! In: a list of operations, a deadline, a cap. Out: how the program ended or why it never began, its output, and what the
 //! launcher told. Must not know: images, policies, probes.
 //!
-//! One socket carries the list to the launcher, the launcher's lines back, and, by staying open, the news that the driver
-//! lives: when the driver dies or drops it, the launcher kills the cell. So a cell needs no clean-up that a killed driver
-//! could owe, and starting one needs no code between fork and exec.
+//! Whoever reaches the host starts the launcher; by holding its lifeline the driver says that it lives. When the driver
+//! dies or lets go of it, the launcher kills the cell. So a cell needs no clean-up that a killed driver could owe.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::sleep_until;
 
 use super::list::{List, format::SETUP_FAILED};
 use crate::engine::{Attempt, Ended, Timing};
 use crate::fault::{Fault, Phase};
+use crate::host::{Launched, Reach, Writer};
 
 /// How long a killed cell may take to be gone before the driver stops waiting for it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -31,8 +25,8 @@ const MAX_TOLD: usize = 256 * 1024;
 
 /// What to run, and within which bounds.
 pub(crate) struct Launch<'a> {
-    /// The launcher, an executable file.
-    pub(crate) launcher: &'a Path,
+    /// The host to run it on.
+    pub(crate) reach: &'a dyn Reach,
     pub(crate) list: &'a List,
     pub(crate) deadline: Duration,
     /// Bytes kept of each of standard output and standard error.
@@ -112,11 +106,11 @@ pub(crate) async fn launch(job: &Launch<'_>) -> (Attempt, Told) {
         Ok(list) => list,
         Err(e) => return broken(Fault::new(Phase::Create, e)),
     };
-    let (child, stream) = match start(job.launcher).await {
-        Ok(started) => started,
+    let launched = match job.reach.launch(&list).await {
+        Ok(launched) => launched,
         Err(fault) => return broken(fault),
     };
-    let collected = collect(job, child, stream, &list, begun).await;
+    let collected = collect(job, launched, begun).await;
     let told = Told::parse(&collected.told);
     let ms = |from: Instant, to: Instant| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
     let now = Instant::now();
@@ -160,38 +154,6 @@ pub(crate) fn failed(list: &List, op: usize, errno: i32) -> String {
     format!("{}: {}", list.says(op).0, std::io::Error::from_raw_os_error(errno))
 }
 
-async fn start(launcher: &Path) -> Result<(Child, UnixStream), Fault> {
-    let fault = |what: &str, e: std::io::Error| Fault::new(Phase::Create, format!("{what}: {e}")).transient();
-    const ETXTBSY: i32 = 26;
-    let mut tries = 0;
-    loop {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| fault("making a socket", e))?;
-        ours.set_nonblocking(true).map_err(|e| fault("making a socket", e))?;
-        let spawned = Command::new(launcher)
-            .args(["0", "0", "0"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .env_clear()
-            // Ctrl-C at a terminal goes to the driver, which ends its cells in order.
-            .process_group(0)
-            .spawn();
-        match spawned {
-            Ok(child) => return UnixStream::from_std(ours).map(|s| (child, s)).map_err(|e| fault("a socket", e)),
-            // Another thread's fork still holds the descriptor by which the launcher was written.
-            Err(e) if e.raw_os_error() == Some(ETXTBSY) && tries < 50 => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Fault::new(Phase::Create, format!("executing {}: {e}", launcher.display()))
-                    .hint("its file system may be mounted noexec: choose another directory for abicus' files"));
-            }
-            Err(e) => return Err(fault(&format!("executing {}", launcher.display()), e)),
-        }
-    }
-}
-
 /// The first bytes of a stream, and whether there were more.
 struct Kept {
     bytes: Vec<u8>,
@@ -223,10 +185,8 @@ enum Step {
     End,
 }
 
-async fn collect(job: &Launch<'_>, mut child: Child, stream: UnixStream, list: &[u8], begun: Instant) -> Collected {
-    let (mut socket, mut lifeline) = stream.into_split();
-    // A launcher that died early shows up as the end of what it tells.
-    let _ = lifeline.write_all(list).await;
+async fn collect(job: &Launch<'_>, launched: Launched, begun: Instant) -> Collected {
+    let Launched { stdout, stderr, mut told, lifeline, mut process } = launched;
     let mut lifeline = Some(lifeline);
     let kept = || Kept { bytes: Vec::new(), cap: job.cap };
     let mut c = Collected {
@@ -238,7 +198,7 @@ async fn collect(job: &Launch<'_>, mut child: Child, stream: UnixStream, list: &
         started: None,
         ended: None,
     };
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let (mut out, mut err) = (Some(stdout), Some(stderr));
     let (mut out_room, mut err_room, mut line_room) = (vec![0; 64 * 1024], vec![0; 16 * 1024], [0; 1024]);
     let mut telling = true;
     let mut limit = begun + job.deadline;
@@ -250,7 +210,7 @@ async fn collect(job: &Launch<'_>, mut child: Child, stream: UnixStream, list: &
             step = c.stderr.read(&mut err, &mut err_room) => {
                 if step == Step::Overflow { kill(&mut c.killed, Ended::OutputCap, &mut lifeline, &mut limit); }
             }
-            read = socket.read(&mut line_room), if telling => {
+            read = told.read(&mut line_room), if telling => {
                 let n = read.unwrap_or(0);
                 let from = c.told.len();
                 if from < MAX_TOLD { c.told.extend_from_slice(&line_room[..n]); }
@@ -268,7 +228,7 @@ async fn collect(job: &Launch<'_>, mut child: Child, stream: UnixStream, list: &
                 if !telling { break; }
                 if c.killed.is_some() {
                     // The lifeline was not enough: the launcher itself is stuck or stopped.
-                    let _ = child.start_kill();
+                    process.kill();
                     break;
                 }
                 kill(&mut c.killed, Ended::Deadline, &mut lifeline, &mut limit);
@@ -276,17 +236,16 @@ async fn collect(job: &Launch<'_>, mut child: Child, stream: UnixStream, list: &
         }
     }
     if !telling {
-        let _ = tokio::time::timeout(GRACE, child.wait()).await;
+        let _ = tokio::time::timeout(GRACE, process.gone()).await;
     }
     c
 }
 
 /// Lets the lifeline go; only the first reason counts.
-fn kill(killed: &mut Option<Ended>, why: Ended, lifeline: &mut Option<OwnedWriteHalf>, limit: &mut Instant) {
+fn kill(killed: &mut Option<Ended>, why: Ended, lifeline: &mut Option<Writer>, limit: &mut Instant) {
     if killed.is_none() {
         *killed = Some(why);
         *limit = Instant::now() + GRACE;
-        // Dropping the half shuts the socket down for writing.
         lifeline.take();
     }
 }

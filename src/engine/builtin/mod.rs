@@ -15,9 +15,10 @@ mod policy;
 mod seccomp;
 mod settings;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -25,6 +26,7 @@ use tokio::sync::OnceCell;
 use crate::engine::options::Seccomp;
 use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, Prepared};
 use crate::fault::{Fault, Phase};
+use crate::host::{Reach, Site};
 use crate::id::RunId;
 use crate::image::{Content, Image};
 
@@ -36,28 +38,33 @@ use list::List;
 use policy::{Cell, Root};
 use settings::{Settings, User, look_up, refused};
 
-pub(super) use place::Place;
-
-/// Largest profile, passwd or resolv.conf read.
+/// Largest profile or passwd read.
 const MAX_TEXT: u64 = 1 << 20;
 
 /// The engine; see the module.
 pub struct BuiltIn {
     settings: Settings,
-    identity: Identity,
-    filter: Option<Vec<u8>>,
-    place: Place,
-    cgroups: Cgroups,
-    host_devices: Vec<(String, u64, u64)>,
-    resolv_conf: Vec<u8>,
+    reach: Arc<dyn Reach>,
+    ground: OnceCell<Ground>,
     findings: OnceCell<Vec<Finding>>,
+    /// Trees on the host, and what of this machine they are copies of.
+    trees: Mutex<HashMap<String, PathBuf>>,
     counter: AtomicU64,
 }
 
+/// What the host has to offer, asked once.
+struct Ground {
+    site: Site,
+    identity: Identity,
+    filter: Option<Vec<u8>>,
+    cgroups: Cgroups,
+    host_devices: Vec<(String, u64, u64)>,
+    resolv_conf: Vec<u8>,
+}
+
 impl BuiltIn {
-    /// An engine with these options. `work` is a directory of its own, made where it is missing, whose file system must
-    /// allow execution.
-    pub fn new(options: &EngineOptions, work: &Path) -> Result<Self, Fault> {
+    /// An engine with these options on a host. Nothing is asked of the host yet.
+    pub fn new(options: &EngineOptions, reach: Arc<dyn Reach>) -> Result<Self, Fault> {
         let profile = match &options.seccomp {
             Some(Seccomp::File(path)) => Some(
                 place::read_text(path, MAX_TEXT)
@@ -65,23 +72,38 @@ impl BuiltIn {
             ),
             _ => None,
         };
-        let settings = Settings::new(options, profile.as_deref())?;
-        let identity = Identity::find(settings.userns)?;
         Ok(Self {
-            filter: policy::filter(&settings, &identity)?,
-            identity,
-            place: Place::make(work)?,
-            cgroups: Cgroups::discover(),
-            host_devices: if settings.privileged { place::device_nodes(Path::new("/dev")) } else { vec![] },
-            resolv_conf: place::read_text(Path::new("/etc/resolv.conf"), 64 << 10).unwrap_or_default().into_bytes(),
+            settings: Settings::new(options, profile.as_deref())?,
+            reach,
+            ground: OnceCell::new(),
             findings: OnceCell::new(),
+            trees: Mutex::default(),
             counter: AtomicU64::new(0),
-            settings,
         })
     }
 
-    async fn findings(&self) -> &[Finding] {
-        let try_out = || abilities::try_out(&self.identity, &self.place.launcher, &self.place.work, &self.cgroups);
+    async fn ground(&self) -> Result<&Ground, Fault> {
+        self.ground.get_or_try_init(|| self.look()).await
+    }
+
+    async fn look(&self) -> Result<Ground, Fault> {
+        const MAX_RESOLV_CONF: usize = 64 << 10;
+        let reach = &*self.reach;
+        let site = reach.site().await?;
+        let identity = Identity::find(self.settings.userns, reach, &site).await?;
+        let privileged = self.settings.privileged;
+        Ok(Ground {
+            filter: policy::filter(&self.settings, &identity)?,
+            identity,
+            cgroups: Cgroups::discover(reach, &site).await,
+            host_devices: if privileged { place::device_nodes(reach, "/dev").await } else { vec![] },
+            resolv_conf: reach.read("/etc/resolv.conf", MAX_RESOLV_CONF).await.unwrap_or_default(),
+            site,
+        })
+    }
+
+    async fn findings(&self, ground: &Ground) -> &[Finding] {
+        let try_out = || abilities::try_out(&self.reach, &ground.identity, &ground.site, &ground.cgroups);
         self.findings.get_or_init(try_out).await
     }
 
@@ -92,8 +114,12 @@ impl BuiltIn {
         };
         let passwd = match root {
             Root::Empty => String::new(),
-            Root::Tree(tree) => place::read_inside(Path::new(tree), "etc", "passwd", MAX_TEXT)
-                .map_err(|e| Fault::new(Phase::Create, format!("/etc/passwd of the image: {e}")))?,
+            Root::Tree(there) => {
+                let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+                let tree = trees.get(there).cloned().unwrap_or_else(|| PathBuf::from(there));
+                place::read_inside(&tree, "etc", "passwd", MAX_TEXT)
+                    .map_err(|e| Fault::new(Phase::Create, format!("/etc/passwd of the image: {e}")))?
+            }
         };
         look_up(&passwd, name).ok_or_else(|| {
             Fault::new(Phase::Create, format!("option `user`: the image has no user `{name}`"))
@@ -103,44 +129,46 @@ impl BuiltIn {
 
     /// The launcher and the bytes it is handed for a job: what is needed to repeat the job by hand, or to measure what
     /// the driver adds to it (`launch LIST 2 -`).
-    pub fn operations(&self, job: &Job, image: &Prepared) -> Result<(PathBuf, Vec<u8>), Fault> {
-        let (list, _) = self.list(job, image)?;
+    pub async fn operations(&self, job: &Job, image: &Prepared) -> Result<(PathBuf, Vec<u8>), Fault> {
+        let ground = self.ground().await?;
+        let (list, _) = self.list(ground, job, image).await?;
         let bytes = list.finish().map_err(|e| Fault::new(Phase::Create, e))?;
-        Ok((self.place.launcher.clone(), bytes))
+        Ok((PathBuf::from(&ground.site.launcher), bytes))
     }
 
     /// The list for a job, and the capabilities asked for that this host has not.
-    fn list(&self, job: &Job, image: &Prepared) -> Result<(List, Capabilities), Fault> {
+    async fn list(&self, ground: &Ground, job: &Job, image: &Prepared) -> Result<(List, Capabilities), Fault> {
         let root = Root::try_from(image)?;
-        let payload = text_of(&job.payload.dir)?;
-        let mount_point = text_of(&self.place.mount_point)?;
+        let payload = self.reach.put(&job.payload.dir, &job.payload.digest).await?;
         let cell = Cell {
             settings: &self.settings,
-            identity: &self.identity,
+            identity: &ground.identity,
             root: &root,
-            filter: self.filter.as_deref(),
+            filter: ground.filter.as_deref(),
             user: self.user(&root)?,
-            mount_point: &mount_point,
+            mount_point: &ground.site.mount_point,
             payload: &payload,
             argv: &job.argv,
-            host_devices: &self.host_devices,
-            resolv_conf: &self.resolv_conf,
+            host_devices: &ground.host_devices,
+            resolv_conf: &ground.resolv_conf,
         };
         let mut list = policy::list(&cell)?;
         let name = format!("{}.{}.{}", job.run, std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed));
-        self.cgroups.limit(&mut list, &name, &self.settings.limits).map_err(|why| {
+        ground.cgroups.limit(&mut list, &name, &self.settings.limits).map_err(|why| {
             Fault::new(Phase::Create, why)
                 .hint("limits of the built-in engine need root, or a control group to write to")
         })?;
-        Ok((list, Capabilities(self.settings.capabilities.0 & !policy::permitted(&self.settings, &self.identity).0)))
+        let permitted = policy::permitted(&self.settings, &ground.identity);
+        Ok((list, Capabilities(self.settings.capabilities.0 & !permitted.0)))
     }
 
     async fn attempt(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
-        abilities::verdict(self.findings().await)?;
-        let (list, lacking) = self.list(job, image)?;
-        let launcher = self.place.launcher.as_path();
+        let ground = self.ground().await?;
+        abilities::verdict(&*self.reach, self.findings(ground).await).await?;
+        let (list, lacking) = self.list(ground, job, image).await?;
+        let reach = &*self.reach;
         let (mut attempt, told) =
-            launch(&Launch { launcher, list: &list, deadline: job.deadline, cap: job.output_cap }).await;
+            launch(&Launch { reach, list: &list, deadline: job.deadline, cap: job.output_cap }).await;
         let oom = told.reports.iter().filter(|(key, _)| key == "oom").find_map(|(_, text)| oom_kills(text));
         attempt.ended = self.explain(attempt.ended, oom);
         if lacking.0 != 0 {
@@ -178,20 +206,16 @@ impl TryFrom<&Prepared> for Root {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, Fault> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Fault::new(Phase::Create, format!("{}: not UTF-8", path.display())))
-}
-
 #[async_trait]
 impl Engine for BuiltIn {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
-        let findings = self.findings().await;
-        abilities::verdict(findings)?;
+        let ground = self.ground().await?;
+        let findings = self.findings(ground).await;
+        abilities::verdict(&*self.reach, findings).await?;
         let mut facts = Facts::from([
             ("engine.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("engine.identity".to_owned(), identity_text(&self.identity.maps).to_owned()),
-            ("engine.cgroup".to_owned(), format!("v{}", self.cgroups.version)),
+            ("engine.identity".to_owned(), identity_text(&ground.identity.maps).to_owned()),
+            ("engine.cgroup".to_owned(), format!("v{}", ground.cgroups.version)),
             ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
         ]);
         for finding in findings {
@@ -205,9 +229,10 @@ impl Engine for BuiltIn {
         match &image.content {
             Content::Empty => Ok(Prepared(EMPTY.to_owned())),
             Content::Tree(tree) => {
-                let fault = |e| Fault::new(Phase::Prepare, format!("{}: {e}", tree.display()));
-                let tree = fs::canonicalize(tree).map_err(fault)?;
-                Ok(Prepared(format!("{TREE}{}", text_of(&tree)?)))
+                let there = self.reach.put(tree, &image.digest).await?;
+                let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+                trees.insert(there.clone(), tree.clone());
+                Ok(Prepared(format!("{TREE}{there}")))
             }
             Content::Reference(reference) => {
                 let cause = format!("`{reference}` is known to other engines only: the built-in one needs a tree");
@@ -223,7 +248,9 @@ impl Engine for BuiltIn {
     /// Cells die with the launcher and mounts with the cells; what can stay behind is an empty control group.
     async fn sweep(&self, run: Option<&RunId>) -> Result<Vec<String>, Fault> {
         let prefix = run.map(|run| format!("{run}.")).unwrap_or_default();
-        Ok(self.cgroups.sweep(&prefix).into_iter().map(|dir| format!("control group {dir}")).collect())
+        let ground = self.ground().await?;
+        let removed = ground.cgroups.sweep(&*self.reach, &ground.site, &prefix).await;
+        Ok(removed.into_iter().map(|dir| format!("control group {dir}")).collect())
     }
 }
 
