@@ -83,6 +83,30 @@ pub struct Check {
     pub native: Option<String>,
 }
 
+impl Check {
+    /// A row that asks for nothing but that it works, of requirement `must`: what tests start from.
+    pub fn works(id: CheckId) -> Self {
+        Self {
+            title: id.to_string(),
+            id,
+            contract: Contract::Works,
+            requirement: Requirement::Must,
+            allow: vec![],
+            expect: vec![],
+            min: None,
+            max: None,
+            since: None,
+            arch: vec![],
+            reference: String::new(),
+            breaks: String::new(),
+            remedy: None,
+            effect: None,
+            one_sided: None,
+            native: None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rows {
@@ -143,9 +167,23 @@ impl Catalogue {
         Ok(Self { checks })
     }
 
+    /// The same rows with other requirements.
+    pub fn with_requirements(&self, mut requirement: impl FnMut(&Check) -> Requirement) -> Self {
+        let mut changed = self.clone();
+        for row in changed.checks.values_mut() {
+            row.requirement = requirement(row);
+        }
+        changed
+    }
+
     /// The row of a check.
     pub fn row(&self, id: &CheckId) -> Option<&Check> {
         self.checks.get(id)
+    }
+
+    /// How much a check matters. What the catalogue does not have cannot be judged, so it never turns a cell red.
+    pub fn requirement(&self, id: &CheckId) -> Requirement {
+        self.row(id).map_or(Requirement::May, |row| row.requirement)
     }
 
     /// All rows in order of id.

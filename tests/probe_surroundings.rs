@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use abicus::catalog::{Catalogue, Requirement};
 use abicus::judge::judge_cell;
+use abicus::judge::roster::Rosters;
 use probe_support::{Seen, free, kernel};
 use tempfile::TempDir;
 
@@ -207,7 +208,12 @@ fn limited() -> Seen {
 /// Must and should of these groups that do not pass, as `id: what was seen`.
 fn failures(seen: &Seen, least: Requirement) -> Vec<String> {
     let report = abicus::collect::parse(seen.raw.as_bytes());
-    let judged = judge_cell(Catalogue::built_in(), &report.observations, &report.faults);
+    let judged = judge_cell(
+        Catalogue::built_in(),
+        &report.observations,
+        &Rosters::default().unreported(&report.probes, &report.observations),
+        &report.faults,
+    );
     let failed = judged.outcomes.iter().filter(|(id, outcome)| {
         ours(id.as_str()) && outcome.word() == "fail" && Catalogue::built_in().row(id).unwrap().requirement >= least
     });

@@ -35,6 +35,21 @@ fn every_mistake_is_named_with_its_place() {
     let cases = [
         ("[[image]]\nnmae = \"x\"\n", "matrix.toml:10:1: unknown field `nmae`", "did you mean `name`?"),
         ("[[image]]\nname = \"x\"\n", "matrix.toml:9:1: image `x` has no source", "give one of `reference`"),
+        (
+            "[[waiver]]\ncells = \"*:podman:*\"\nchecks = [\"libc.start\"]\nreason = \"r\"\nuntil = 2027-01-01\n",
+            "matrix.toml:10:9: `*:podman:*` of a waiver matches no cell of this matrix",
+            "`abicus plan` prints the cells",
+        ),
+        (
+            "[[waiver]]\ncells = \"*:*:*\"\nchecks = [\"libc.strat\"]\nreason = \"r\"\nuntil = 2027-01-01\n",
+            "matrix.toml:11:11: no check matches `libc.strat`",
+            "did you mean `libc.start`?",
+        ),
+        (
+            "[profile]\n[[profile.rule]]\nchecks = []\nrequirement = \"must\"\nreason = \"r\"\n",
+            "matrix.toml:11:10: `checks` is empty",
+            "",
+        ),
         ("[[image]]\nname = 3\n", "matrix.toml:10:8: invalid type: integer `3`, expected a string", ""),
         ("[[image]]\nname = \"x\"\nrootfs = \"gone\"\n", "matrix.toml:11:10: `/m/gone` does not exist", ""),
         (

@@ -239,6 +239,11 @@ struct SelectionArguments {
 }
 
 impl SelectionArguments {
+    /// Whether cells of the matrix are left out.
+    fn is_some(&self) -> bool {
+        ![&self.cells, &self.host, &self.engine, &self.image].into_iter().all(Vec::is_empty)
+    }
+
     fn plan(&self, matrix: &Matrix) -> Result<Plan, Error> {
         let selection = Selection::new(&self.cells, &self.host, &self.engine, &self.image)?;
         let plan = crate::plan::plan(matrix, &selection, !self.no_controls);

@@ -10,6 +10,7 @@ use crate::catalog::Catalogue;
 use crate::collect;
 use crate::execute::materialize;
 use crate::host::{self, Local};
+use crate::judge::roster::Rosters;
 use crate::judge::{Outcome, Verdict, judge_cell};
 
 /// Run the probes here, natively, without a matrix
@@ -62,7 +63,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         return Err(Error::Usage { message: format!("the probe {how}"), help: None });
     }
     let report = collect::parse(&output.stdout);
-    let judged = judge_cell(Catalogue::built_in(), &report.observations, &report.faults);
+    let judged = judge_cell(
+        Catalogue::built_in(),
+        &report.observations,
+        &Rosters::default().unreported(&report.probes, &report.observations),
+        &report.faults,
+    );
     if !arguments.raw {
         print_outcomes(&arguments, &report, &judged)?;
     }

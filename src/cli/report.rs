@@ -16,6 +16,7 @@ use crate::store;
 Examples:
   abicus report                                the last run, into its own directory
   abicus report 01JD… --output /srv/www/abicus
+  abicus report --matrix matrix.toml           with the waivers it has now
   abicus report --format json | jq '.cells[] | select(.verdict == \"fail\") | .cell'")]
 pub(super) struct Arguments {
     /// The run: an id, a directory, or `last`
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     /// What to do
     #[arg(long, value_enum, default_value = "files")]
     format: ReportFormat,
+    /// Take profile and waivers from this matrix, not from the one the run kept
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
     /// Exit with 1 also when only `should` checks fail
     #[arg(long)]
     strict: bool,
@@ -46,21 +50,26 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let dir = find(&arguments.reports.reports, &arguments.run)?;
     if arguments.format == ReportFormat::Json {
         let run = store::load(&dir)?;
-        let view = render::View::new(&run, Catalogue::built_in(), Timestamp::now());
+        let view = view(&run, arguments.matrix.as_deref())?;
         let json = render::json(&view).map_err(|error| Error::Render(error.to_string()))?;
         print(&String::from_utf8_lossy(&json))?;
         return Ok(exit(&view, arguments.strict));
     }
     let output = arguments.output.unwrap_or_else(|| dir.clone());
-    let (summary, exit) = render_into(&dir, &output, arguments.strict)?;
+    let (summary, exit) = render_into(&dir, &output, arguments.matrix.as_deref(), arguments.strict)?;
     print(&summary)?;
     Ok(exit)
 }
 
 /// Renders the run in `dir` into `output`; returns what to tell the user, and what the run means.
-pub(super) fn render_into(dir: &Path, output: &Path, strict: bool) -> Result<(String, Exit), Error> {
+pub(super) fn render_into(
+    dir: &Path,
+    output: &Path,
+    matrix: Option<&Path>,
+    strict: bool,
+) -> Result<(String, Exit), Error> {
     let run = store::load(dir)?;
-    let view = render::View::new(&run, Catalogue::built_in(), Timestamp::now());
+    let view = view(&run, matrix)?;
     let files = render::render_view(&view).map_err(|error| Error::Render(error.to_string()))?;
     std::fs::create_dir_all(output).map_err(Error::io(output))?;
     for (name, bytes) in files {
@@ -71,11 +80,21 @@ pub(super) fn render_into(dir: &Path, output: &Path, strict: bool) -> Result<(St
     Ok((summary, exit(&view, strict)))
 }
 
+/// A run judged now, by its own profile and waivers or those of another matrix.
+pub(super) fn view<'a>(run: &'a store::Run, matrix: Option<&Path>) -> Result<render::View<'a>, Error> {
+    let (catalogue, now) = (Catalogue::built_in(), Timestamp::now());
+    let Some(path) = matrix else { return Ok(render::View::new(run, catalogue, now)) };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let terms = crate::spec::terms(&text, &path.display().to_string())?;
+    Ok(render::View::with_terms(run, catalogue, terms, now))
+}
+
 /// What the cells the user asked for mean, as an exit code. Controls explain; they do not decide.
 fn exit(view: &render::View<'_>, strict: bool) -> Exit {
     use crate::judge::Verdict;
     let any = |verdict: Verdict| view.verdicts().iter().any(|(found, _)| *found == verdict);
-    if any(Verdict::Fail) || strict && any(Verdict::Degraded) {
+    let waivers = view.waivers.iter().any(|waiver| waiver.fate.is_trouble());
+    if waivers || any(Verdict::Fail) || strict && any(Verdict::Degraded) {
         Exit::Failures
     } else if any(Verdict::Error) || any(Verdict::Miss) || view.verdicts().iter().all(|(v, _)| *v == Verdict::Skip) {
         // A run in which nothing was judged is not green.

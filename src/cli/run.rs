@@ -73,7 +73,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         anstream::eprintln!("if it is killed, `abicus sweep --run {}` removes what it leaves", writer.run());
     }
     let interrupted = drive(&matrix, plan, writer, &done, manner, &arguments.matrix.base())?;
-    let (summary, exit) = report::render_into(&dir, &dir, arguments.strict)?;
+    let (summary, exit) = report::render_into(&dir, &dir, None, arguments.strict)?;
     if manner != Manner::Json {
         print(&summary)?;
     }
@@ -108,6 +108,7 @@ fn begin(arguments: &Arguments) -> Result<Begun, Error> {
         matrix: text,
         cells: plan.cells.iter().map(|planned| (planned.cell.clone(), planned.role)).collect(),
         controls: plan.controls.clone(),
+        selected: arguments.selection.is_some(),
         skips: plan.skips.iter().map(|skipped| (skipped.cell.clone(), skipped.reason.clone())).collect(),
     };
     let writer = RunWriter::create(&arguments.reports.reports, info)?;

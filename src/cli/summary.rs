@@ -17,14 +17,23 @@ const MAX_COLUMNS: usize = 12;
 /// The summary of a judged run, with colours; whoever prints it strips them where they are not wanted.
 pub(super) fn summary(view: &View<'_>) -> String {
     let mut out = String::new();
+    for note in &view.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
     findings(view, &mut out);
+    for waiver in view.waivers.iter().filter(|waiver| waiver.fate.is_trouble()) {
+        let fail = style(Verdict::Fail);
+        let _ = writeln!(out, "{fail}{}{fail:#} {} {}", glyph(Verdict::Fail), waiver.waiver, waiver.fate.words());
+    }
     matrix(view, &mut out);
     let counts: Vec<String> = view
         .verdicts()
         .iter()
         .map(|(verdict, cells)| format!("{cells} {}{verdict}{:#}", style(*verdict), style(*verdict)))
         .collect();
-    let _ = writeln!(out, "{}: {}", cells(view.asked().count()), counts.join(", "));
+    let waived = view.asked().filter(|cell| cell.counts.waived > 0).count();
+    let waived = if waived > 0 { format!(", {} with waived failures", cells(waived)) } else { String::new() };
+    let _ = writeln!(out, "{}: {}{waived}", cells(view.asked().count()), counts.join(", "));
     out
 }
 

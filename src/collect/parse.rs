@@ -171,6 +171,9 @@ impl Reader {
     }
 
     fn exit(&mut self, exit: Exit) {
+        if exit.exit > 0 && self.never_spoke(&exit) {
+            return;
+        }
         let who = match exit.exit {
             0 => "the kernel probe".to_owned(),
             n => format!("program {n} of the cell"),
@@ -183,6 +186,25 @@ impl Reader {
             Exit { errno: Some(errno), .. } => self.fault(format_args!("{who} could not be executed: errno {errno}")),
             _ => self.fault(format_args!("{who} ended in an unknown way")),
         }
+    }
+
+    /// The program after the kernel probe is the image's own loader with the libc probe. Where it ended before it said a word,
+    /// that is what `libc.start` asks: seen in the image, and no fault of the rig.
+    fn never_spoke(&mut self, exit: &Exit) -> bool {
+        let only_kernel = matches!(self.report.probes.as_slice(), [probe] if probe.probe.as_str() == "kernel");
+        let saw = match *exit {
+            Exit { errno: Some(errno), .. } => Saw::Errno { errno },
+            Exit { signal: Some(signal), .. } => Saw::Signal { signal },
+            Exit { timeout: Some(ms), .. } => Saw::Timeout { ms },
+            Exit { status: Some(status), .. } => Saw::Value { value: Value::Text(format!("status {status}")) },
+            _ => return false,
+        };
+        let Ok(start) = "libc.start".parse() else { return false };
+        if only_kernel {
+            let observation = Observation { saw, step: None, filter: None };
+            self.report.observations.insert(start, observation);
+        }
+        only_kernel
     }
 
     fn close(&mut self) {
@@ -261,6 +283,26 @@ mod tests {
         let report = parse(&bytes);
         assert_eq!(report.faults.len(), MAX_FAULTS + 1);
         assert!(report.observations.is_empty());
+    }
+
+    #[test]
+    fn a_libc_probe_that_never_spoke_is_what_libc_start_asks() {
+        let start = "libc.start".parse().unwrap();
+        for (exit, saw) in [
+            (r#"{"exit":1,"errno":2}"#, Saw::Errno { errno: 2 }),
+            (r#"{"exit":1,"signal":4}"#, Saw::Signal { signal: 4 }),
+            (r#"{"exit":1,"timeout":900}"#, Saw::Timeout { ms: 900 }),
+            (r#"{"exit":1,"status":127}"#, Saw::Value { value: Value::Text("status 127".into()) }),
+        ] {
+            let report = parse(format!("{GOOD}{exit}\n").as_bytes());
+            assert_eq!(report.faults, [], "{exit}");
+            assert_eq!(report.observations[&start].saw, saw, "{exit}");
+            // Once it spoke, how it ended is told of the probe.
+            let spoke = GOOD.replace("\"kernel\"", "\"libc\"");
+            let report = parse(format!("{GOOD}{spoke}{exit}\n").replace("libc.version", "libc.kind").as_bytes());
+            assert!(!report.observations.contains_key(&start), "{exit}");
+            assert!(report.faults.iter().any(|fault| fault.cause.starts_with("program 1")), "{exit}");
+        }
     }
 
     #[test]

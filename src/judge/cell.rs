@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::roster::Unreported;
 use super::{Outcome, judge};
-use crate::catalog::{Catalogue, Check, Contract, Requirement};
+use crate::catalog::{Catalogue, Requirement};
 use crate::collect::Observations;
 use crate::fault::Fault;
 use crate::id::CheckId;
+
+/// Why a check is not judged that the catalogue does not have.
+pub const UNKNOWN_CHECK: &str = "this abicus does not know the check; a newer one judges it";
 
 /// What a cell comes to: the worst of its `must` and `should` outcomes. Ordered from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,6 +72,9 @@ pub struct Counts {
     pub error: usize,
     /// Planned and never reported.
     pub miss: usize,
+    /// Failed as a waiver expects; in none of the other counts.
+    #[serde(default)]
+    pub waived: usize,
 }
 
 /// The outcomes of one cell.
@@ -81,64 +88,59 @@ pub struct JudgedCell {
     pub outcomes: BTreeMap<CheckId, Outcome>,
 }
 
-/// Judges a cell that delivered something. `faults` are what broke while it did.
-pub fn judge_cell(catalogue: &Catalogue, observations: &Observations, faults: &[Fault]) -> JudgedCell {
+/// Judges a cell that delivered something: what it saw, what it did not report, and what broke while it did.
+pub fn judge_cell(
+    catalogue: &Catalogue,
+    observations: &Observations,
+    unreported: &Unreported,
+    faults: &[Fault],
+) -> JudgedCell {
     let mut outcomes = BTreeMap::new();
-    let mut counts = Counts::default();
-    for (id, observation) in observations {
-        let users_own;
-        let check = match catalogue.row(id) {
-            Some(check) => check,
-            None => {
-                users_own = foreign(id);
-                &users_own
-            }
+    let mut counts = Counts { miss: unreported.unnamed, ..Counts::default() };
+    let seen = observations.iter().map(|(id, observation)| {
+        let outcome = match catalogue.row(id) {
+            Some(check) => judge(check, observation),
+            // A newer abicus asked it: what passing means is not known here, so nothing is claimed.
+            None => Outcome::Skip { why: UNKNOWN_CHECK.to_owned() },
         };
-        let outcome = judge(check, observation);
-        match (&outcome, check.requirement) {
-            (Outcome::Pass, _) => counts.pass += 1,
-            (Outcome::Fail { .. }, Requirement::Must) => counts.fail_must += 1,
-            (Outcome::Fail { .. }, Requirement::Should) => counts.fail_should += 1,
-            (Outcome::Fail { .. }, Requirement::May) => counts.fail_may += 1,
-            (Outcome::Skip { .. }, _) => counts.skip += 1,
-            (Outcome::Error { .. }, _) => counts.error += 1,
-            (Outcome::Miss, _) => counts.miss += 1,
-        }
+        (id, outcome)
+    });
+    let unseen = unreported.outcomes.iter().map(|(id, outcome)| (id, outcome.clone()));
+    for (id, outcome) in seen.chain(unseen) {
+        counts.add(&outcome, catalogue.requirement(id));
         outcomes.insert(id.clone(), outcome);
     }
-    let verdict = if counts.fail_must > 0 {
-        Verdict::Fail
-    } else if !faults.is_empty() || counts.error > 0 {
-        Verdict::Error
-    } else if counts.miss > 0 || outcomes.is_empty() {
-        Verdict::Miss
-    } else if counts.fail_should > 0 {
-        Verdict::Degraded
-    } else {
-        Verdict::Pass
-    };
-    JudgedCell { verdict, counts, outcomes }
+    JudgedCell { verdict: counts.verdict(faults), counts, outcomes }
 }
 
-/// A check the catalogue does not know comes from a user's probe: it has to work.
-fn foreign(id: &CheckId) -> Check {
-    Check {
-        id: id.clone(),
-        title: id.to_string(),
-        contract: Contract::Works,
-        requirement: Requirement::Must,
-        allow: vec![],
-        expect: vec![],
-        min: None,
-        max: None,
-        since: None,
-        arch: vec![],
-        reference: String::new(),
-        breaks: String::new(),
-        remedy: None,
-        effect: None,
-        one_sided: None,
-        native: None,
+impl Counts {
+    /// Counts one outcome more.
+    pub fn add(&mut self, outcome: &Outcome, requirement: Requirement) {
+        match (outcome, requirement) {
+            (Outcome::Pass, _) => self.pass += 1,
+            (Outcome::Fail { .. }, Requirement::Must) => self.fail_must += 1,
+            (Outcome::Fail { .. }, Requirement::Should) => self.fail_should += 1,
+            (Outcome::Fail { .. }, Requirement::May) => self.fail_may += 1,
+            (Outcome::Skip { .. }, _) => self.skip += 1,
+            (Outcome::Error { .. }, _) => self.error += 1,
+            (Outcome::Miss, _) => self.miss += 1,
+        }
+    }
+
+    /// What a cell with these counts comes to. A failure that was seen is one whatever broke beside it.
+    pub fn verdict(&self, faults: &[Fault]) -> Verdict {
+        if self.fail_must > 0 {
+            Verdict::Fail
+        } else if !faults.is_empty() || self.error > 0 {
+            Verdict::Error
+        // A cell that answered nothing that could be judged is not a pass.
+        } else if self.miss > 0 || self.pass + self.fail_should + self.fail_may + self.waived == 0 {
+            Verdict::Miss
+        } else if self.fail_should > 0 {
+            Verdict::Degraded
+        } else {
+            Verdict::Pass
+        }
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
         let observations = [("t.must", must), ("t.should", should), ("t.may", may)]
             .map(|(id, saw)| (id.parse().unwrap(), Observation { saw, step: None, filter: None }))
             .into();
-        judge_cell(&catalogue, &observations, faults).verdict
+        judge_cell(&catalogue, &observations, &Unreported::default(), faults).verdict
     }
 
     #[test]
@@ -179,7 +181,54 @@ mod tests {
 
     #[test]
     fn nothing_reported_is_never_a_pass() {
-        let judged = judge_cell(&Catalogue::default(), &Observations::new(), &[]);
+        let judged = judge_cell(&Catalogue::default(), &Observations::new(), &Unreported::default(), &[]);
         assert_eq!(judged.verdict, Verdict::Miss);
+    }
+
+    #[test]
+    fn a_check_of_a_newer_catalogue_is_not_judged_and_says_so() {
+        let catalogue = Catalogue::parse([("t.toml", ROWS)]).unwrap();
+        let seen = |saw| Observation { saw, step: None, filter: None };
+        let mut observations: Observations =
+            [("t.must".parse().unwrap(), seen(Saw::Ok)), ("new.check".parse().unwrap(), seen(Saw::Errno { errno: 1 }))]
+                .into();
+        let judged = judge_cell(&catalogue, &observations, &Unreported::default(), &[]);
+        assert_eq!(judged.verdict, Verdict::Pass);
+        assert_eq!((judged.counts.pass, judged.counts.skip), (1, 1));
+        let why = Outcome::Skip { why: UNKNOWN_CHECK.to_owned() };
+        assert_eq!(judged.outcomes[&"new.check".parse().unwrap()], why);
+        observations.remove(&"t.must".parse().unwrap());
+        let judged = judge_cell(&catalogue, &observations, &Unreported::default(), &[]);
+        assert_eq!(judged.verdict, Verdict::Miss, "nothing that could be judged is not a pass");
+    }
+
+    /// Every way a cell can be: what of must, should and may fails, what is not known, what broke.
+    #[test]
+    fn the_truth_table_of_verdicts() {
+        use Verdict::{Degraded, Error, Fail, Miss, Pass};
+        let broken = [Fault::new(Phase::Wait, "x")];
+        for bits in 0..128u32 {
+            let is = |bit: u32| usize::from(bits >> bit & 1 == 1);
+            let counts = Counts {
+                pass: is(0),
+                fail_must: is(1),
+                fail_should: is(2),
+                fail_may: is(3),
+                error: is(4),
+                miss: is(5),
+                ..Counts::default()
+            };
+            let faults: &[Fault] = if is(6) == 1 { &broken } else { &[] };
+            let expected = match (is(1), is(4) + is(6), is(5), is(2), is(0) + is(3)) {
+                (1, 0..=2, 0..=1, 0..=1, 0..=2) => Fail,
+                (0, 1..=2, 0..=1, 0..=1, 0..=2) => Error,
+                (0, 0, 1, 0..=1, 0..=2) => Miss,
+                (0, 0, 0, 1, 0..=2) => Degraded,
+                (0, 0, 0, 0, 1..=2) => Pass,
+                (0, 0, 0, 0, 0) => Miss,
+                (must, broke, miss, should, rest) => unreachable!("{must} {broke} {miss} {should} {rest}"),
+            };
+            assert_eq!(counts.verdict(faults), expected, "{counts:?} {faults:?}");
+        }
     }
 }

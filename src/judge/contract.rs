@@ -81,24 +81,8 @@ mod tests {
     use super::*;
 
     fn check(contract: Contract) -> Check {
-        Check {
-            id: "test.check".parse().unwrap(),
-            title: String::new(),
-            contract,
-            requirement: crate::catalog::Requirement::Must,
-            allow: vec!["EOPNOTSUPP".into()],
-            expect: vec!["2.*".into()],
-            min: None,
-            max: None,
-            since: None,
-            arch: vec![],
-            reference: String::new(),
-            breaks: String::new(),
-            remedy: None,
-            effect: None,
-            one_sided: None,
-            native: None,
-        }
+        let works = Check::works("test.check".parse().unwrap());
+        Check { contract, allow: vec!["EOPNOTSUPP".into()], expect: vec!["2.*".into()], ..works }
     }
 
     fn seen(saw: Saw, filter: Option<&str>) -> Observation {

@@ -7,12 +7,16 @@ pub mod cause;
 mod cell;
 mod contract;
 pub mod learn;
+pub mod profile;
+pub mod roster;
+pub mod scene;
+pub mod waive;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use cell::{Counts, JudgedCell, Verdict, judge_cell};
+pub use cell::{Counts, JudgedCell, UNKNOWN_CHECK, Verdict, judge_cell};
 pub use contract::judge;
 
 use crate::fault::Fault;

@@ -50,7 +50,7 @@ pub enum Subject {
 }
 
 /// Columns of `cells.csv` before those of [`FACT_COLUMNS`].
-pub const CELL_COLUMNS: [&str; 23] = [
+pub const CELL_COLUMNS: [&str; 24] = [
     "cell",
     "host",
     "engine",
@@ -64,6 +64,7 @@ pub const CELL_COLUMNS: [&str; 23] = [
     "skip",
     "error",
     "miss",
+    "waived",
     "vector",
     "reason",
     "fault_phase",
@@ -104,7 +105,7 @@ pub fn cells(view: &View<'_>) -> Result<Vec<u8>, RenderError> {
     let mut sheet = Sheet::new();
     sheet.row(CELL_COLUMNS.iter().chain(FACT_COLUMNS.iter().map(|(_, column, _)| column)).copied())?;
     for cell in &view.cells {
-        let counts = cell.vector.and_then(|vector| view.vectors.get(vector)).map(|vector| vector.counts);
+        let counts = cell.vector.map(|_| cell.counts);
         let counted = |pick: fn(&crate::judge::Counts) -> usize| counts.as_ref().map(|counts| pick(counts).to_string());
         let fault = cell.faults.first();
         let last = cell.attempts.last();
@@ -123,6 +124,7 @@ pub fn cells(view: &View<'_>) -> Result<Vec<u8>, RenderError> {
             counted(|counts| counts.skip),
             counted(|counts| counts.error),
             counted(|counts| counts.miss),
+            counted(|counts| counts.waived),
             cell.digest.map(str::to_owned),
             cell.skipped.map(str::to_owned),
             fault.map(|fault| fault.phase.to_string()),

@@ -49,6 +49,10 @@ pub struct Page {
     verdicts: Vec<VerdictCount>,
     not_run: Vec<NotRun>,
     not_run_more: usize,
+    notes: Vec<String>,
+    waivers: Vec<WaiverView>,
+    profile: String,
+    changes: Vec<(String, &'static str, &'static str, String)>,
     findings: Vec<FindingView>,
     findings_may: Vec<FindingView>,
     findings_more: usize,
@@ -80,6 +84,17 @@ struct NotRun {
     hint: Option<String>,
     cells: String,
     names: String,
+}
+
+/// A waiver for readers.
+#[derive(Debug, Serialize)]
+struct WaiverView {
+    waiver: String,
+    trouble: bool,
+    says: &'static str,
+    about: String,
+    link: Option<String>,
+    covers: String,
 }
 
 /// A finding for readers.
@@ -200,15 +215,14 @@ pub fn page(view: &View<'_>) -> Page {
             })
             .collect(),
         not_run_more,
+        notes: view.notes.iter().map(|note| printable(note, 700)).collect(),
+        waivers: view.waivers.iter().take(MAX_SUBJECTS).map(waiver_view).collect(),
+        profile: printable(&view.terms.profile.name, 60),
+        changes: changes(view),
         findings_more: weighty.len().saturating_sub(MAX_FINDINGS) + may.len().saturating_sub(MAX_FINDINGS),
         findings: weighty.into_iter().take(MAX_FINDINGS).map(|finding| finding_view(view, finding)).collect(),
         findings_may: may.into_iter().take(MAX_FINDINGS).map(|finding| finding_view(view, finding)).collect(),
-        native: view
-            .asked()
-            .filter(|cell| cell.id.image.is_none())
-            .take(MAX_SUBJECTS)
-            .map(|cell| tile(view, cell))
-            .collect(),
+        native: view.asked().filter(|cell| cell.id.image.is_none()).take(MAX_SUBJECTS).map(|cell| tile(cell)).collect(),
         native_counts: native_counts(view),
         matrix: table::table(view, |cell| !cell.role.is_control()),
         totals: (asked > table::TABLE_CELLS).then(|| table::totals(view)),
@@ -219,6 +233,27 @@ pub fn page(view: &View<'_>) -> Page {
         legend: Verdict::ALL.iter().rev().map(|&v| (v.word(), table::glyph(v), meaning(v))).collect(),
         cells: asked,
     }
+}
+
+fn waiver_view(waiver: &super::WaiverUse) -> WaiverView {
+    let owner = waiver.owner.as_ref().map(|owner| format!(", {owner}")).unwrap_or_default();
+    let tally = waiver.tally;
+    WaiverView {
+        waiver: printable(&waiver.waiver, 300),
+        trouble: waiver.fate.is_trouble(),
+        says: waiver.fate.words(),
+        about: printable(&format!("{} (until {}{owner})", waiver.reason, waiver.until), 400),
+        // Only what a browser may follow becomes a link.
+        link: waiver.link.clone().filter(|link| link.starts_with("https://")).map(|link| printable(&link, 400)),
+        covers: format!("{} fail and {} pass in {}", tally.failing, tally.passing, count(tally.cells, "cell")),
+    }
+}
+
+/// What the profile changed: check, from, to, why.
+fn changes(view: &View<'_>) -> Vec<(String, &'static str, &'static str, String)> {
+    let word = requirement_word;
+    let changes = view.changes.iter().take(MAX_SUBJECTS);
+    changes.map(|c| (c.check.to_string(), word(c.from), word(c.to), printable(&c.reason, 300))).collect()
 }
 
 fn cell_names(not_run: &super::view::NotRun<'_, '_>) -> Vec<String> {

@@ -38,6 +38,17 @@ pub fn document(view: &View<'_>) -> Value {
         "rendered": view.rendered_at,
         "verdicts": view.verdicts().into_iter().map(|(verdict, cells)| (verdict.word().to_owned(), Value::from(cells)))
             .collect::<serde_json::Map<_, _>>(),
+        "notes": view.notes,
+        "profile": {
+            "name": view.terms.profile.name,
+            "changes": view.changes.iter().map(|change| json!({
+                "check": change.check,
+                "from": requirement_word(change.from),
+                "to": requirement_word(change.to),
+                "reason": change.reason,
+            })).collect::<Vec<_>>(),
+        },
+        "waivers": view.waivers,
         "findings": view.findings.iter().map(|finding| json!({
             "id": finding.id,
             "title": finding.title,
@@ -58,6 +69,7 @@ pub fn document(view: &View<'_>) -> Value {
             "cell": cell.id,
             "role": role_word(cell),
             "verdict": cell.verdict,
+            "waived": cell.counts.waived,
             "vector": cell.digest,
             "skipped": cell.skipped,
             "faults": cell.faults,

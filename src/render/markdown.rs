@@ -28,6 +28,10 @@ pub fn markdown(view: &View<'_>) -> String {
         .map(|(verdict, cells)| format!("{} {verdict} {}", table::glyph(*verdict), thousands(*cells)))
         .collect();
     let _ = writeln!(out, "{}\n", verdicts.join(" · "));
+    for note in &view.notes {
+        let _ = writeln!(out, "> {}\n", code(note, 600));
+    }
+    waivers(view, &mut out);
     findings(view, &mut out);
     not_run(view, &mut out);
     let matrix = matrix(view);
@@ -82,6 +86,25 @@ fn findings(view: &View<'_>, out: &mut String) {
     out.push('\n');
 }
 
+/// Waivers that make the run red, and how many hold.
+fn waivers(view: &View<'_>, out: &mut String) {
+    let (trouble, fine): (Vec<_>, Vec<_>) = view.waivers.iter().partition(|waiver| waiver.fate.is_trouble());
+    for waiver in trouble.iter().take(20) {
+        let _ = writeln!(out, "- {} {}", code(&waiver.waiver, 200), waiver.fate.words());
+    }
+    if !fine.is_empty() {
+        let waived = view.asked().filter(|cell| cell.counts.waived > 0).count();
+        let _ = writeln!(out, "- {} for failures in {}", count(fine.len(), "waiver"), count(waived, "cell"));
+    }
+    if !view.changes.is_empty() {
+        let (name, changes) = (code(&view.terms.profile.name, 60), count(view.changes.len(), "requirement"));
+        let _ = writeln!(out, "- profile {name} changes {changes}");
+    }
+    if !view.waivers.is_empty() || !view.changes.is_empty() {
+        out.push('\n');
+    }
+}
+
 fn not_run(view: &View<'_>, out: &mut String) {
     let reasons = view.not_run();
     if reasons.is_empty() {
@@ -111,7 +134,7 @@ fn matrix(view: &View<'_>) -> String {
         .asked()
         .filter(|cell| cell.id.image.is_none())
         .take(50)
-        .map(|cell| table::tile(view, cell))
+        .map(|cell| table::tile(cell))
         .map(|tile| format!("{} {} {}{}", tile.cell, tile.glyph, tile.verdict, space(&tile.count)))
         .collect();
     if !native.is_empty() {

@@ -14,6 +14,7 @@ mod table;
 mod text;
 mod vectors;
 mod view;
+mod waived;
 
 use jiff::Timestamp;
 
@@ -21,6 +22,7 @@ pub use findings::{Axis, Finding};
 pub use json::json;
 pub use vectors::{Seen, Vector};
 pub use view::{Cell, View};
+pub use waived::WaiverUse;
 
 use crate::catalog::Catalogue;
 use crate::store::Run;

@@ -83,9 +83,8 @@ pub fn glyph(verdict: Verdict) -> &'static str {
 }
 
 /// A cell for readers.
-pub fn tile(view: &View<'_>, cell: &Cell<'_>) -> Tile {
-    let counts =
-        cell.vector.and_then(|vector| view.vectors.get(vector)).map(|vector| vector.counts).unwrap_or_default();
+pub fn tile(cell: &Cell<'_>) -> Tile {
+    let counts = cell.counts;
     let (count, what) = match cell.verdict {
         Verdict::Fail => (counts.fail_must, "must"),
         Verdict::Degraded => (counts.fail_should, "should"),
@@ -94,6 +93,9 @@ pub fn tile(view: &View<'_>, cell: &Cell<'_>) -> Tile {
     let mut words = format!("{}: {}", cell.id, cell.verdict);
     if count > 0 {
         words += &format!(", {} of requirement {what} fail", super::text::count(count, "check"));
+    }
+    if counts.waived > 0 {
+        words += &format!(", {} waived", super::text::count(counts.waived, "failure"));
     }
     Tile {
         cell: cell.id.to_string(),
@@ -142,7 +144,7 @@ pub fn table(view: &View<'_>, fits: impl Fn(&Cell<'_>) -> bool) -> Option<Table>
     let mut rows: BTreeMap<usize, Vec<Option<Tile>>> = BTreeMap::new();
     for cell in cells {
         if let Ok(column) = columns.binary_search(&(cell.host, cell.engine)) {
-            rows.entry(cell.image).or_insert_with(|| vec![None; columns.len()])[column] = Some(tile(view, cell));
+            rows.entry(cell.image).or_insert_with(|| vec![None; columns.len()])[column] = Some(tile(cell));
         }
     }
     let rows = rows

@@ -10,6 +10,7 @@ use crate::catalog::{Catalogue, Requirement};
 use crate::collect::{Observation, Observations, Saw};
 use crate::fault::Fault;
 use crate::id::CheckId;
+use crate::judge::roster::Unreported;
 use crate::judge::{Counts, JudgedCell, Outcome, Verdict, errno_name, judge_cell, signal_name};
 
 use super::text::printable;
@@ -62,14 +63,22 @@ pub struct Judged {
     pub vectors: Vec<Vector>,
 }
 
-/// What a vector is judged from: faults of the rig can make a good vector an error.
-pub type Source<'a> = (&'a Arc<Observations>, &'a [Fault]);
+/// What a vector is judged from: faults of the rig can make a good vector an error, and what is missing a miss.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// What was seen.
+    pub observations: &'a Arc<Observations>,
+    /// What was not reported.
+    pub unreported: Unreported,
+    /// What broke.
+    pub faults: &'a [Fault],
+}
 
 /// Judges every source.
 pub fn judge_all(catalogue: &Catalogue, sources: &[Source<'_>]) -> Judged {
     let mut checks: Vec<&CheckId> = sources
         .par_iter()
-        .flat_map_iter(|(observations, _)| observations.keys())
+        .flat_map_iter(|source| source.observations.keys().chain(source.unreported.outcomes.keys()))
         .collect::<std::collections::HashSet<_>>()
         .into_iter()
         .collect();
@@ -78,14 +87,16 @@ pub fn judge_all(catalogue: &Catalogue, sources: &[Source<'_>]) -> Judged {
     let mut dictionary = Dictionary::default();
     let mut vectors = Vec::with_capacity(sources.len());
     for chunk in sources.chunks(CHUNK) {
-        let judged: Vec<JudgedCell> =
-            chunk.par_iter().map(|(observations, faults)| judge_cell(catalogue, observations, faults)).collect();
-        for ((observations, _), judged) in chunk.iter().zip(judged) {
+        let judged: Vec<JudgedCell> = chunk
+            .par_iter()
+            .map(|source| judge_cell(catalogue, source.observations, &source.unreported, source.faults))
+            .collect();
+        for (source, judged) in chunk.iter().zip(judged) {
             let results = judged
                 .outcomes
                 .iter()
                 .filter_map(|(check, outcome)| {
-                    Some((*index.get(check)?, dictionary.index(outcome, observations.get(check))))
+                    Some((*index.get(check)?, dictionary.index(outcome, source.observations.get(check))))
                 })
                 .collect();
             vectors.push(Vector { verdict: judged.verdict, counts: judged.counts, results });
@@ -176,11 +187,6 @@ fn median(samples: &[f64], unit: &str) -> String {
         Some(median) => format!("median {median} {unit} of {}", samples.len()),
         None => "no samples".to_owned(),
     }
-}
-
-/// How much a check matters; checks of the user's own probes have to pass.
-pub fn requirement(catalogue: &Catalogue, check: &CheckId) -> Requirement {
-    catalogue.row(check).map_or(Requirement::Must, |row| row.requirement)
 }
 
 /// The word for it.

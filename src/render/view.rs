@@ -1,20 +1,29 @@
 //! A run as every renderer sees it: axes in a meaningful order, every cell with its verdict, failures in groups.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
 
 use super::findings::{self, Finding};
 use super::order::natural;
-use super::vectors::{Judged, Source, Vector, judge_all, requirement};
+use super::text::{count, names};
+use super::vectors::{Judged, Source, Vector, judge_all};
+use super::waived::{self, WaiverUse};
 use crate::catalog::{Catalogue, Requirement};
+use crate::collect::ProbeReport;
 use crate::engine::Facts;
 use crate::fault::Fault;
 use crate::id::{CellId, CheckId, EngineId, HostId, ImageId};
 use crate::image::EMPTY_DIGEST;
-use crate::judge::Verdict;
+use crate::judge::profile::{self, Change};
+use crate::judge::roster::Rosters;
+use crate::judge::{Counts, Verdict};
 use crate::plan::Role;
+use crate::spec::{Terms, Waiver, terms};
 use crate::store::{AttemptRecord, Known, Run, State};
 
 /// One cell of a view. Axes are indexes into the view's.
@@ -30,8 +39,10 @@ pub struct Cell<'a> {
     pub image: usize,
     /// Why it was run.
     pub role: Role,
-    /// What it comes to.
+    /// What it comes to, waivers considered.
     pub verdict: Verdict,
+    /// How many checks came to what, waivers considered.
+    pub counts: Counts,
     /// Index into [`View::vectors`], where it delivered something.
     pub vector: Option<usize>,
     /// Digest of its observations, where it delivered something.
@@ -51,8 +62,16 @@ pub struct Cell<'a> {
 pub struct View<'a> {
     /// The run.
     pub run: &'a Run,
-    /// What the checks mean.
-    pub catalogue: &'a Catalogue,
+    /// What the checks mean, with the requirements of the profile.
+    pub catalogue: Cow<'a, Catalogue>,
+    /// Profile and waivers in force.
+    pub terms: Terms,
+    /// What the profile changed.
+    pub changes: Vec<Change>,
+    /// How the waivers fare.
+    pub waivers: Vec<WaiverUse>,
+    /// What a reader has to know before believing anything else; some of it hostile text.
+    pub notes: Vec<String>,
     /// When this was rendered.
     pub rendered_at: Timestamp,
     /// By kernel release, then name.
@@ -76,24 +95,44 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Judges every cell of a run.
+    /// Judges every cell of a run by the profile and the waivers its own matrix has.
     pub fn new(run: &'a Run, catalogue: &'a Catalogue, rendered_at: Timestamp) -> Self {
+        match terms(&run.info.matrix, &run.info.matrix_file) {
+            Ok(terms) => Self::with_terms(run, catalogue, terms, rendered_at),
+            Err(errors) => {
+                let mut view = Self::with_terms(run, catalogue, Terms::default(), rendered_at);
+                view.notes.push(format!("no profile and no waiver is applied: {errors}"));
+                view
+            }
+        }
+    }
+
+    /// The same by another profile and other waivers. The day is taken from `rendered_at`.
+    pub fn with_terms(run: &'a Run, catalogue: &'a Catalogue, terms: Terms, rendered_at: Timestamp) -> Self {
+        let (catalogue, changes) = match terms.profile.rules.is_empty() {
+            true => (Cow::Borrowed(catalogue), vec![]),
+            false => {
+                let (changed, changes) = profile::apply(catalogue, &terms.profile);
+                (Cow::Owned(changed), changes)
+            }
+        };
         let drafts = drafts(run);
+        let delivered = drafts.values().filter_map(|draft| Some((draft.probes, run.vectors.get(draft.digest?)?)));
+        let rosters = Rosters::new(delivered.map(|(probes, observations)| (probes, &**observations)));
         let mut sources: Vec<Source<'a>> = vec![];
-        // Faults of the rig change what a vector comes to, so they are part of the key.
-        let faulty = |faults: &[Fault]| faults.iter().map(Fault::to_string).collect::<Vec<_>>();
-        let mut known: HashMap<(&str, Vec<String>), usize> = HashMap::new();
+        let mut known: HashMap<Key<'_>, usize> = HashMap::new();
         for draft in drafts.values() {
-            if let Some(digest) = draft.digest
-                && let Some(observations) = run.vectors.get(digest)
+            if let Some(key) = draft.key()
+                && let Some(observations) = run.vectors.get(key.digest)
             {
-                known.entry((digest, faulty(draft.faults))).or_insert_with(|| {
-                    sources.push((observations, draft.faults));
+                known.entry(key).or_insert_with(|| {
+                    let unreported = rosters.unreported(draft.probes, observations);
+                    sources.push(Source { observations, unreported, faults: draft.faults });
                     sources.len() - 1
                 });
             }
         }
-        let Judged { checks, seen, vectors } = judge_all(catalogue, &sources);
+        let Judged { checks, seen, vectors } = judge_all(&catalogue, &sources);
 
         let mut hosts: Vec<&HostId> =
             drafts.keys().map(|cell| &cell.host).collect::<BTreeSet<_>>().into_iter().collect();
@@ -113,7 +152,7 @@ impl<'a> View<'a> {
         let mut cells: Vec<Cell<'a>> = drafts
             .into_iter()
             .filter_map(|(id, draft)| {
-                let vector = draft.digest.and_then(|digest| known.get(&(digest, faulty(draft.faults))).copied());
+                let vector = draft.key().and_then(|key| known.get(&key).copied());
                 Some(Cell {
                     id,
                     host: *host_index.get(&id.host)?,
@@ -123,6 +162,7 @@ impl<'a> View<'a> {
                     verdict: vector
                         .and_then(|vector| vectors.get(vector))
                         .map_or(draft.verdict, |v: &Vector| v.verdict),
+                    counts: vector.and_then(|vector| vectors.get(vector)).map(|v| v.counts).unwrap_or_default(),
                     vector,
                     digest: draft.digest,
                     skipped: draft.skipped,
@@ -137,6 +177,10 @@ impl<'a> View<'a> {
         let mut view = Self {
             run,
             catalogue,
+            terms,
+            changes,
+            waivers: vec![],
+            notes: vec![],
             rendered_at,
             hosts,
             engines,
@@ -148,8 +192,16 @@ impl<'a> View<'a> {
             cells,
             findings: vec![],
         };
+        view.notes.extend(unknown_checks(&view.catalogue, &view.checks));
+        view.waivers = waived::apply(&mut view, today(rendered_at));
         view.findings = findings::group(&view);
         view
+    }
+
+    /// The waiver that covers a failure of this cell and still holds.
+    pub fn waiver(&self, cell: &CellId, check: &CheckId) -> Option<&Waiver> {
+        let today = today(self.rendered_at);
+        self.terms.waivers.iter().find(|waiver| waiver.until >= today && waiver.covers(cell, check))
     }
 
     /// Facts of a host.
@@ -169,7 +221,7 @@ impl<'a> View<'a> {
 
     /// How much a check matters.
     pub fn requirement(&self, check: &CheckId) -> Requirement {
-        requirement(self.catalogue, check)
+        self.catalogue.requirement(check)
     }
 
     /// The cells the user asked for.
@@ -221,6 +273,20 @@ impl<'a> View<'a> {
     }
 }
 
+/// The day of an instant, as waivers count days.
+fn today(now: Timestamp) -> Date {
+    Offset::UTC.to_datetime(now).date()
+}
+
+/// Checks that only a newer abicus knows are not judged, and that has to be said.
+fn unknown_checks(catalogue: &Catalogue, checks: &[CheckId]) -> Option<String> {
+    let unknown: Vec<&str> = checks.iter().filter(|id| catalogue.row(id).is_none()).map(CheckId::as_str).collect();
+    (!unknown.is_empty()).then(|| {
+        let (number, list) = (count(unknown.len(), "check"), names(unknown.iter().copied(), 4));
+        format!("{number} not judged, because this abicus does not know them ({list}): a newer one does")
+    })
+}
+
 /// Cells that did not run, or not to their end, for one reason.
 #[derive(Debug)]
 pub struct NotRun<'v, 'a> {
@@ -240,8 +306,27 @@ fn is_scratch(run: &Run, image: &ImageId) -> bool {
     image.as_str() == "control.scratch" || digest.is_some_and(|digest| digest == EMPTY_DIGEST)
 }
 
+/// What a cell's outcomes depend on: what was seen, what broke, and how much was missing.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<'a> {
+    digest: &'a str,
+    faults: Vec<String>,
+    reported: Vec<(usize, usize, bool)>,
+}
+
+impl<'a> Draft<'a> {
+    fn key(&self) -> Option<Key<'a>> {
+        Some(Key {
+            digest: self.digest?,
+            faults: self.faults.iter().map(Fault::to_string).collect(),
+            reported: self.probes.iter().map(|p| (p.planned, p.reported, p.complete)).collect(),
+        })
+    }
+}
+
 struct Draft<'a> {
     role: Role,
+    probes: &'a [ProbeReport],
     verdict: Verdict,
     digest: Option<&'a str>,
     skipped: Option<&'a str>,
@@ -255,6 +340,7 @@ fn drafts(run: &Run) -> BTreeMap<&CellId, Draft<'_>> {
     let empty = |role, verdict, skipped| Draft {
         role,
         verdict,
+        probes: &[],
         digest: None,
         skipped,
         faults: &[],
@@ -274,7 +360,8 @@ fn drafts(run: &Run) -> BTreeMap<&CellId, Draft<'_>> {
             State::Broken { fault } => {
                 Draft { faults: std::slice::from_ref(fault), ..empty(record.role, Verdict::Error, None) }
             }
-            State::Ran { vector, facts, faults, probes: _ } => Draft {
+            State::Ran { vector, facts, faults, probes } => Draft {
+                probes,
                 digest: Some(vector.as_str()),
                 faults,
                 facts: Some(facts),

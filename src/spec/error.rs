@@ -63,6 +63,11 @@ impl<'a> Errors<'a> {
         self.found.push(SpecError { file: self.file.to_owned(), line, column, message: message.into(), help });
     }
 
+    /// The line of an offset, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        place(self.text, offset).0
+    }
+
     /// What the TOML parser or serde refused, with a name that would have been right where one is near.
     pub(super) fn add_toml(&mut self, error: &toml::de::Error) {
         let message = error.message().trim().replace('\n', ", ");

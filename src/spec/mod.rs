@@ -5,6 +5,7 @@
 mod cells;
 mod error;
 mod resolve;
+mod terms;
 mod toml_shape;
 mod vm;
 
@@ -17,6 +18,7 @@ pub use cells::{CellGlob, CellGlobError, Selection};
 pub use error::{SpecError, SpecErrors};
 pub(crate) use resolve::all_cells;
 pub use resolve::resolve;
+pub use terms::{CheckGlob, Profile, ProfileRule, Terms, Waiver, terms};
 pub use vm::{Cgroup, DiskRecipe, Kernel, KernelPackage, Storage, VmSpec};
 
 use crate::engine::EngineOptions;
@@ -40,6 +42,8 @@ pub struct Matrix {
     pub engines: Vec<EngineSpec>,
     /// Combinations that are not wanted.
     pub excludes: Vec<Exclude>,
+    /// What changes the catalogue's judgement.
+    pub terms: Terms,
 }
 
 /// What holds for every cell.

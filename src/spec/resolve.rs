@@ -9,13 +9,15 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::error::{Errors, did_you_mean};
+use super::terms;
 use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable};
 use super::vm::vm;
 use super::{
     CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, SpecErrors, World,
 };
+use crate::catalog::Catalogue;
 use crate::engine::options::Seccomp;
-use crate::id::{CellId, EngineId, HostId, ImageId, InvalidName};
+use crate::id::{CellId, CheckId, EngineId, HostId, ImageId, InvalidName};
 use crate::image::Source;
 
 /// Reads a matrix. `file` is the name errors carry.
@@ -41,6 +43,7 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
         hosts,
         engines,
         excludes: vec![],
+        terms: terms::read(shape.profile, shape.waiver, &mut errors),
     };
     if matrix.hosts.is_empty() && !names.any("host") {
         errors.add(0..0, "no [[host]]: nothing to run on", Some("add `[[host]]` with `name = \"local\"`".into()));
@@ -54,6 +57,8 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
         errors.add(0..0, "no [[image]]: the engines have nothing to run", Some(help.into()));
     }
     let excludes = excludes(shape.exclude, &matrix, &mut errors);
+    let checks: Vec<&CheckId> = Catalogue::built_in().rows().map(|row| &row.id).collect();
+    terms::nothing_matches(&matrix.terms, text, &all_cells(&matrix).collect::<Vec<_>>(), &checks, &mut errors);
     errors.into_result(Matrix { excludes, ..matrix })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::terms::{ProfileTable, WaiverTable};
 use super::vm::VmTable;
 use crate::engine::EngineOptions;
 use crate::image::Bootstrap;
@@ -23,6 +24,9 @@ pub(super) struct File {
     pub engine: Vec<Spanned<EngineTable>>,
     #[serde(default)]
     pub exclude: Vec<ExcludeTable>,
+    pub profile: Option<ProfileTable>,
+    #[serde(default)]
+    pub waiver: Vec<Spanned<WaiverTable>>,
 }
 
 #[derive(Deserialize)]

@@ -93,6 +93,9 @@ pub struct RunInfo {
     /// Which of them are controls of which, where there are controls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<ControlNames>,
+    /// Whether only a selection of the matrix was planned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub selected: bool,
     /// Every cell left out by the plan, with the reason.
     pub skips: Vec<(CellId, String)>,
 }

@@ -110,6 +110,7 @@ pub fn run(size: Size) -> Run {
                 no_policy: "control.no-policy".parse().unwrap(),
                 scratch: "scratch".parse().unwrap(),
             }),
+            selected: false,
             skips: vec![],
         },
         hosts: BTreeMap::new(),
