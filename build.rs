@@ -24,13 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=probes/rt");
-    for probe in ["kernel", "libc", "launch"] {
+    for probe in ["asking", "kernel", "surroundings", "libc", "launch"] {
         println!("cargo::rerun-if-changed=probes/{probe}");
     }
     if !matches!(build.arch.as_str(), "x86_64" | "aarch64") {
         return Err(format!("no probe for {}: the probes know x86_64 and aarch64", build.arch).into());
     }
     build.fixed("kernel")?;
+    build.fixed("surroundings")?;
     build.fixed("launch")?;
     build.libc()?;
     build.catalogue()

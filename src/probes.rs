@@ -1,9 +1,12 @@
 //! The probes as bytes, as `build.rs` made them.
 //!
-//! Goes in: nothing. Comes out: three programs and their digests. Must not know: who runs them, or where.
+//! Goes in: nothing. Comes out: four programs and their digests. Must not know: who runs them, or where.
 
 /// The kernel probe and supervisor: static, runs in any cell of this architecture.
 pub const KERNEL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernel"));
+
+/// The surroundings probe: static, started by the kernel probe.
+pub const SURROUNDINGS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/surroundings"));
 
 /// The libc probe, to be run by the image's own loader. Empty where this architecture has none yet.
 pub const LIBC: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libc"));
@@ -22,10 +25,10 @@ mod tests {
 
     #[test]
     fn the_probes_are_elf_programs_of_modest_size() {
-        for (name, probe) in [("kernel", KERNEL), ("launch", LAUNCH)] {
-            assert!(probe.starts_with(b"\x7fELF"), "{name}");
-            // The goal is 160 KiB, which `ci/bench size` holds it against; what it asks has outgrown that.
-            assert!(probe.len() <= 256 * 1024, "{name} has {} bytes", probe.len());
+        for (name, probe) in [("kernel", KERNEL), ("surroundings", SURROUNDINGS), ("libc", LIBC), ("launch", LAUNCH)] {
+            let none_yet = name == "libc" && cfg!(not(target_arch = "x86_64"));
+            assert!(probe.starts_with(b"\x7fELF") || none_yet, "{name}");
+            assert!(probe.len() <= 160 * 1024, "{name} has {} bytes", probe.len());
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, filter, free, hung, jailed, kernel, rule};
+use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, both, filter, free, hung, jailed, kernel, rule, surroundings};
 
 const KEYCTL: u32 = 250;
 const CLONE3: u32 = 435;
@@ -22,13 +22,14 @@ fn every_planned_check_is_reported_once_and_twenty_runs_say_the_same() {
         let lines = seen.raw.lines().filter(|line| line.starts_with("{\"check\"") && !line.contains("\"samples\""));
         lines.map(str::to_owned).collect()
     };
-    let first = free(&[]);
-    let planned = first.lines[0]["planned"].as_u64().unwrap();
-    assert_eq!(first.checks().len() as u64, planned);
-    assert_eq!(first.lines.last().unwrap()["reported"].as_u64(), Some(planned));
+    let all = || free(&both(&[]));
+    let first = all();
+    let sum = |key: &str| first.lines.iter().filter_map(|line| line[key].as_u64()).sum::<u64>();
+    assert_eq!(first.checks().len() as u64, sum("planned"));
+    assert_eq!(sum("reported"), sum("planned"));
     assert!(first.raw.lines().all(|line| line.len() < 4096));
     for _ in 1..20 {
-        assert_eq!(observations(&free(&[])), observations(&first));
+        assert_eq!(observations(&all()), observations(&first));
     }
 }
 
@@ -117,7 +118,7 @@ fn every_row_is_asked_and_every_answer_has_a_row() {
     let ours = |id: &str| groups.iter().any(|group| id.starts_with(group));
     let rows = abicus::catalog::Catalogue::built_in().rows();
     let rows: Vec<String> = rows.map(|row| row.id.to_string()).filter(|id| ours(id)).collect();
-    let asked: Vec<String> = free(&[]).checks().into_keys().filter(|id| ours(id)).collect();
+    let asked: Vec<String> = free(&both(&[])).checks().into_keys().filter(|id| ours(id)).collect();
     assert_eq!(rows, asked);
 }
 
@@ -308,6 +309,41 @@ fn the_supervisor_runs_programs_in_turn_and_says_how_each_ended() {
         r#"{"exit":4,"signal":9}"#,
     ];
     assert_eq!(exits(&seen), expected);
+}
+
+/// A policy kills the kernel probe's checks in the middle, and the surroundings probe is damaged: each costs only itself.
+#[test]
+fn a_probe_that_dies_costs_no_other_probe() {
+    let dir = tempfile::tempdir().unwrap();
+    let damaged = dir.path().join("surroundings");
+    // Nothing but ud2 behind the headers.
+    let mut bytes = std::fs::read(surroundings()).unwrap();
+    for pair in bytes[512..].chunks_mut(2) {
+        pair.copy_from_slice(&[0x0f, 0x0b][..pair.len()]);
+    }
+    std::fs::write(&damaged, bytes).unwrap();
+    std::fs::set_permissions(&damaged, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    let libc = probe_support::libc();
+    let arguments = |surroundings: &std::path::Path| {
+        let only = ["--only", "syscall.", "--only", "limit.", "--only", "libc.version"];
+        let programs = [vec![surroundings.to_str().unwrap()], vec![loader, libc.to_str().unwrap()]];
+        let mut all = ["run"].iter().chain(&only).map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for program in programs {
+            all.extend(["--"].into_iter().chain(program).chain(only).map(str::to_owned));
+        }
+        all
+    };
+    // SECCOMP_IOCTL_NOTIF_RECV, which only the probe itself makes.
+    let deadly = Rule { call: 16, argument: Some((1, 0xc050_2100)), action: Action::KillProcess };
+    let seen = jailed(&filter(&[deadly], Action::Allow), &arguments(&surroundings()));
+    assert_eq!((seen.saw("limit.nofile.soft").is_empty(), seen.saw("libc.version").is_empty()), (false, false));
+    assert_eq!(exits(&seen)[0], r#"{"exit":0,"signal":31}"#);
+    let seen = free(&arguments(&damaged));
+    assert_eq!((seen.saw("syscall.clone3"), seen.saw("libc.version").is_empty()), ("ok".to_owned(), false));
+    assert_eq!(exits(&seen)[1], r#"{"exit":1,"signal":4}"#);
+    let report = abicus::collect::parse(seen.raw.as_bytes());
+    assert_eq!(report.faults.len(), 1, "{:?}", report.faults);
 }
 
 /// A program that makes a daemon in a session of its own, which would write a file after a while.

@@ -6,13 +6,14 @@
 mod probe_support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use abicus::catalog::{Catalogue, Check, Contract, Requirement};
 use abicus::collect::parse;
 use abicus::judge::judge;
-use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, filter, free, jailed, kernel, rule};
+use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, both, both_in, filter, free, jailed, kernel, rule};
 
 const GROUPS: [&str; 4] = ["kernel.", "fs.", "shm.", "net."];
 const ONLY: [&str; 8] = ["--only", "kernel.", "--only", "fs.", "--only", "shm.", "--only", "net."];
@@ -81,12 +82,12 @@ fn refusing(but: &[&str], action: Action) -> Vec<u8> {
 fn only(calls: &[(&str, Option<(u8, u32)>)], action: Action) -> Seen {
     let rules: Vec<Rule> =
         calls.iter().map(|(name, argument)| Rule { call: numbers()[name], argument: *argument, action }).collect();
-    jailed(&filter(&rules, Action::Allow), &ONLY)
+    jailed(&filter(&rules, Action::Allow), &both(&ONLY))
 }
 
-/// A shell script in a mount namespace of its own and others, which ends in `exec "$K"`.
+/// A shell script in a mount namespace of its own and others, which ends in `exec $ALL`.
 fn scripted(namespaces: &[&str], script: &str) -> Seen {
-    Seen::of(unshared(namespaces, script).env("ONLY", ONLY.join(" ")))
+    Seen::of(&mut unshared(namespaces, script))
 }
 
 /// The same, not yet run. The programs appear in /srv, because a script may cover the directory they lie in.
@@ -94,7 +95,8 @@ fn unshared(namespaces: &[&str], script: &str) -> Command {
     let script = format!("set -e; mount --bind \"$P\" /srv; {script}");
     let mut command = Command::new("unshare");
     command.arg("--mount").args(namespaces).args(["--", "/bin/sh", "-c", &script]);
-    command.env("P", kernel().parent().unwrap()).env("K", "/srv/kernel").env("J", "/srv/jail");
+    let all = format!("/srv/kernel {}", both_in(Path::new("/srv"), &ONLY).join(" "));
+    command.env("P", kernel().parent().unwrap()).env("ALL", all);
     command
 }
 
@@ -102,9 +104,10 @@ fn unshared(namespaces: &[&str], script: &str) -> Command {
 fn overlay(option: &str) -> Seen {
     let script = format!(
         "mount -t tmpfs none /mnt; cd /mnt; mkdir -p low/srv low/proc low/tmp low/usr low/etc low/dev up work all; \
-         echo x >low/etc/motd; echo x >low/etc/passwd; cp \"$K\" low/kernel; \
+         echo x >low/etc/motd; echo x >low/etc/passwd; cp /srv/kernel /srv/surroundings low/; \
          mount -t overlay -o lowerdir=low,upperdir=up,workdir=work,{option} none all; mount -t proc proc all/proc; \
-         exec chroot all /kernel $ONLY"
+         exec chroot all /kernel {}",
+        both_in(Path::new("/"), &ONLY).join(" ")
     );
     scripted(&["--pid", "--fork"], &script)
 }
@@ -127,9 +130,10 @@ fn docker(options: &[&str]) -> Seen {
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
         name
     });
-    let mount = format!("{}:/probe:ro", kernel().display());
+    let mount = format!("{}:/probes:ro", kernel().parent().unwrap().display());
     let mut command = Command::new("docker");
-    command.args(["run", "--rm", "--volume", &mount]).args(options).args([image, "/probe"]).args(ONLY);
+    command.args(["run", "--rm", "--volume", &mount]).args(options).args([image, "/probes/kernel"]);
+    command.args(both_in(Path::new("/probes"), &ONLY));
     Seen::of(&mut command)
 }
 
@@ -160,11 +164,11 @@ fn situations() -> &'static [(&'static str, Seen)] {
         let prctls: Vec<u32> = vec![3, 4, 7, 8, 15, 16, 23, 24, 29, 30, 36, 38, 39, 41, 42, 47, 52, 65, 2, 0x5356_4d41, 0x5961_6d61];
         let _image = Image;
         vec![
-            ("natively", free(&ONLY)),
-            ("everything refused, EPERM", jailed(&refusing(&NEEDED, Action::Errno(EPERM)), &ONLY)),
-            ("everything refused but files, EPERM", jailed(&refusing(&files, Action::Errno(EPERM)), &ONLY)),
-            ("everything refused but files, EPROTO", jailed(&refusing(&files, Action::Errno(71)), &ONLY)),
-            ("everything killed but files", jailed(&refusing(&files, Action::KillProcess), &ONLY)),
+            ("natively", free(&both(&ONLY))),
+            ("everything refused, EPERM", jailed(&refusing(&NEEDED, Action::Errno(EPERM)), &both(&ONLY))),
+            ("everything refused but files, EPERM", jailed(&refusing(&files, Action::Errno(EPERM)), &both(&ONLY))),
+            ("everything refused but files, EPROTO", jailed(&refusing(&files, Action::Errno(71)), &both(&ONLY))),
+            ("everything killed but files", jailed(&refusing(&files, Action::KillProcess), &both(&ONLY))),
             ("operations of prctl refused", only(&arguments("PRCTL", 0, &prctls), Action::Errno(EPERM))),
             (
                 "kinds of memory refused",
@@ -231,46 +235,46 @@ fn situations() -> &'static [(&'static str, Seen)] {
             ("opening refused", only(&[("OPENAT", None)], Action::Errno(EPERM))),
             ("sleep refused", only(&[("NANOSLEEP", None)], Action::Errno(EPERM))),
             ("signals refused", only(&[("KILL", None), ("RT_SIGRETURN", None)], Action::Errno(EPERM))),
-            ("nobody", Seen::of(Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(kernel()).args(ONLY))),
-            ("no capability", Seen::of(Command::new("setpriv").args(["--bounding-set=-all", "--inh-caps=-all"]).arg(kernel()).args(ONLY))),
+            ("nobody", Seen::of(Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(kernel()).args(both(&ONLY)))),
+            ("no capability", Seen::of(Command::new("setpriv").args(["--bounding-set=-all", "--inh-caps=-all"]).arg(kernel()).args(both(&ONLY)))),
             (
                 "a read-only root",
-                scripted(&[], "mount --bind / /mnt; mount --bind \"$P\" /mnt/srv; mount -o remount,bind,ro /mnt; exec chroot /mnt \"$K\" $ONLY"),
+                scripted(&[], "mount --bind / /mnt; mount --bind \"$P\" /mnt/srv; mount -o remount,bind,ro /mnt; exec chroot /mnt $ALL"),
             ),
             (
                 "no /tmp",
                 Seen::of(
                     Command::new("bwrap")
                         .args(["--dir", "/usr", "--dev", "/dev", "--proc", "/proc", "--ro-bind"])
-                        .arg(kernel())
-                        .args(["/kernel", "/kernel"])
-                        .args(ONLY),
+                        .arg(kernel().parent().unwrap())
+                        .args(["/probes", "/probes/kernel"])
+                        .args(both_in(Path::new("/probes"), &ONLY)),
                 ),
             ),
             (
                 "a /dev/shm that is full",
                 scripted(
                     &[],
-                    "mount -t tmpfs -o size=64k none /dev/shm; head -c 65536 /dev/zero >/dev/shm/full; exec \"$K\" $ONLY",
+                    "mount -t tmpfs -o size=64k none /dev/shm; head -c 65536 /dev/zero >/dev/shm/full; exec $ALL",
                 ),
             ),
-            ("a /dev/shm that is no tmpfs", scripted(&[], "mount -t proc none /dev/shm; exec \"$K\" $ONLY")),
+            ("a /dev/shm that is no tmpfs", scripted(&[], "mount -t proc none /dev/shm; exec $ALL")),
             (
                 "a /tmp without execution, devices, setuid",
-                scripted(&[], "mount -t tmpfs -o noexec,nodev,nosuid none /tmp; exec \"$K\" $ONLY"),
+                scripted(&[], "mount -t tmpfs -o noexec,nodev,nosuid none /tmp; exec $ALL"),
             ),
             (
                 "a /tmp of another kind",
-                scripted(&[], "mount -t ramfs none /tmp; exec \"$K\" $ONLY"),
+                scripted(&[], "mount -t ramfs none /tmp; exec $ALL"),
             ),
-            ("no /proc", scripted(&[], "mount -t tmpfs none /proc; exec \"$K\" $ONLY")),
-            ("a network of its own, the loopback down", scripted(&["--net"], "exec \"$K\" $ONLY")),
+            ("no /proc", scripted(&[], "mount -t tmpfs none /proc; exec $ALL")),
+            ("a network of its own, the loopback down", scripted(&["--net"], "exec $ALL")),
             (
                 "a network without IPv6, low ports for all",
                 scripted(
                     &["--net", "--mount"],
                     "ip link set lo up; cd /proc/sys/net; echo 1 >ipv6/conf/all/disable_ipv6; \
-                     echo 0 >ipv4/ip_unprivileged_port_start; echo 0 65535 >ipv4/ping_group_range; exec \"$K\" $ONLY",
+                     echo 0 >ipv4/ip_unprivileged_port_start; echo 0 65535 >ipv4/ping_group_range; exec $ALL",
                 ),
             ),
             (
@@ -279,7 +283,7 @@ fn situations() -> &'static [(&'static str, Seen)] {
                     Command::new("setpriv")
                         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", "--memlock=0"])
                         .arg(kernel())
-                        .args(ONLY),
+                        .args(both(&ONLY)),
                 ),
             ),
             ("docker", docker(&[])),
@@ -328,7 +332,7 @@ fn every_row_was_seen_to_answer_both_ways_or_says_that_it_cannot() {
             _ => {}
         }
     }
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe_semantics.txt");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe_semantics.txt");
     std::fs::write(file, table).unwrap();
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -336,7 +340,7 @@ fn every_row_was_seen_to_answer_both_ways_or_says_that_it_cannot() {
 #[test]
 fn every_row_is_asked_and_every_answer_has_a_row() {
     let rows: BTreeSet<String> = rows().iter().map(|row| row.id.to_string()).collect();
-    let asked: BTreeSet<String> = free(&ONLY).checks().into_keys().collect();
+    let asked: BTreeSet<String> = free(&both(&ONLY)).checks().into_keys().collect();
     let missing: Vec<_> = rows.difference(&asked).collect();
     assert!(missing.is_empty(), "rows that nobody asks: {missing:?}");
     let unknown = |id: &&String| Catalogue::built_in().row(&id.parse().unwrap()).is_none();
@@ -371,7 +375,7 @@ fn a_default_container_fails_nothing_that_matters() {
 #[test]
 fn every_fallback_passes_where_the_call_is_honestly_absent() {
     let files: Vec<&str> = NEEDED.iter().chain(&PLACE).copied().collect();
-    let seen = parse(jailed(&refusing(&files, Action::Errno(ENOSYS)), &ONLY).raw.as_bytes());
+    let seen = parse(jailed(&refusing(&files, Action::Errno(ENOSYS)), &both(&ONLY)).raw.as_bytes());
     for row in rows().into_iter().filter(|row| row.contract == Contract::Fallback) {
         let outcome = judge(row, &seen.observations[&row.id]);
         assert!(matches!(outcome.word(), "pass" | "skip"), "{}: {:?}", row.id, seen.observations[&row.id]);
@@ -450,10 +454,11 @@ fn a_profile_with_a_hole_breaks_clone3_in_a_real_container() {
     let name = format!("abicus-test-profile-{}", std::process::id());
     let import = format!("tar c --files-from /dev/null | docker import - {name}");
     assert!(Command::new("/bin/sh").args(["-c", &import]).output().unwrap().status.success());
-    let mount = format!("{}:/probe:ro", kernel().display());
+    let mount = format!("{}:/probes:ro", kernel().parent().unwrap().display());
     let option = format!("seccomp={}", profile.path().display());
     let mut command = Command::new("docker");
-    command.args(["run", "--rm", "--volume", &mount, "--security-opt", &option, &name, "/probe"]).args(ONLY);
+    command.args(["run", "--rm", "--volume", &mount, "--security-opt", &option, &name, "/probes/kernel"]);
+    command.args(both_in(Path::new("/probes"), &ONLY));
     let seen = Seen::of(&mut command);
     let removed = Command::new("docker").args(["rmi", "--force", &name]).output().unwrap();
     assert!(removed.status.success());
@@ -479,10 +484,10 @@ fn a_run_leaves_nothing_behind() {
                  # The kernel collects dead keys a moment later.
                  n=0; while [ $n -lt 100 ] && grep -q abicus /proc/keys; do sleep 0.1; n=$((n + 1)); done
                  grep abicus /proc/keys || true; }
-        "$K" $ONLY >/dev/null; left
-        "$J" /srv/killing "$K" $ONLY >/dev/null; left
+        $ALL >/dev/null; left
+        /srv/jail /srv/killing $ALL >/dev/null; left
         touch /dev/shm/abicus-1-2; left"#;
-    let output = unshared(&["--ipc"], script).env("ONLY", ONLY.join(" ")).output().unwrap();
+    let output = unshared(&["--ipc"], script).output().unwrap();
     std::fs::remove_file(&killing).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // The last one shows that something left would be seen.

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use abicus::catalog::{Catalogue, Requirement};
 use abicus::judge::judge_cell;
 use abicus::judge::roster::Rosters;
-use probe_support::{Seen, free, kernel};
+use probe_support::{Seen, surroundings};
 use tempfile::TempDir;
 
 const GROUPS: [&str; 10] = ["proc.", "sys.", "dev.", "cgroup.", "cap.", "lsm.", "ns.", "limit.", "sysctl.", "module."];
@@ -29,9 +29,14 @@ fn only() -> Vec<&'static str> {
     GROUPS.iter().flat_map(|group| ["--only", *group]).collect()
 }
 
+/// Natively, as it is.
+fn here() -> Seen {
+    Seen::of(Command::new(surroundings()).args(only()))
+}
+
 /// `program arguments… PROBE --only …`
 fn under(program: &str, arguments: &[&str]) -> Seen {
-    Seen::of(Command::new(program).args(arguments).arg(kernel()).args(only()))
+    Seen::of(Command::new(program).args(arguments).arg(surroundings()).args(only()))
 }
 
 /// An image with nothing but the probe, removed when it is no longer needed.
@@ -40,11 +45,11 @@ struct Image(String);
 impl Image {
     fn new(label: &str) -> Image {
         let name = format!("abicus-test-surroundings-{label}-{}", std::process::id());
-        let probe = kernel();
+        let probe = surroundings();
         let mut tar = Command::new("tar")
             .args(["-c", "-C"])
             .arg(probe.parent().unwrap())
-            .arg("kernel")
+            .arg("surroundings")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -56,7 +61,9 @@ impl Image {
     }
 
     fn run(&self, options: &[&str]) -> Seen {
-        Seen::of(Command::new("docker").args(["run", "--rm"]).args(options).args([&self.0, "/kernel"]).args(only()))
+        Seen::of(
+            Command::new("docker").args(["run", "--rm"]).args(options).args([&self.0, "/surroundings"]).args(only()),
+        )
     }
 }
 
@@ -69,7 +76,7 @@ impl Drop for Image {
 /// A directory with the probe and these files in it.
 fn root(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::copy(kernel(), dir.path().join("kernel")).unwrap();
+    fs::copy(surroundings(), dir.path().join("surroundings")).unwrap();
     for (path, text) in files {
         let path = dir.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -79,7 +86,7 @@ fn root(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn inside(root: &Path) -> Seen {
-    Seen::of(Command::new("chroot").arg(root).arg("/kernel").args(only()))
+    Seen::of(Command::new("chroot").arg(root).arg("/surroundings").args(only()))
 }
 
 /// Files this machine may lack, and lists of the kernel with everything registered.
@@ -222,7 +229,7 @@ fn failures(seen: &Seen, least: Requirement) -> Vec<String> {
 
 #[test]
 fn natively_nothing_that_ordinary_programs_need_is_missing() {
-    assert_eq!(failures(&free(&only()), Requirement::Must), Vec::<String>::new());
+    assert_eq!(failures(&here(), Requirement::Must), Vec::<String>::new());
 }
 
 #[test]
@@ -380,7 +387,7 @@ fn answers_agree_with_capsh_lscpu_prlimit_and_sysctl() {
         assert!(output.status.success(), "{program} {arguments:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let seen = free(&only());
+    let seen = here();
     let decoded = said("capsh", &[&format!("--decode={}", seen.saw("cap.set.effective"))]);
     let names: BTreeSet<String> =
         decoded.trim().split_once('=').unwrap().1.split(',').map(|name| name.replace("cap_", "cap.")).collect();
@@ -410,7 +417,7 @@ fn every_check_is_seen_answering_both_ways() {
     let image = Image::new("ways");
     let (empty, full) = (root(&[]), crafted());
     let places = [
-        free(&only()),
+        here(),
         inside(empty.path()),
         inside(full.path()),
         limited(),

@@ -3,7 +3,9 @@
 //! Goes in: the probe's checks and a list of programs. Comes out: what they write, and after each a line that says how it
 //! ended. Must not know: what the programs are.
 
-use super::options::Options;
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+use super::asking::options::Options;
 use super::rt::child;
 use super::rt::consts::*;
 use super::rt::line::Line;
@@ -24,12 +26,14 @@ pub fn run(options: &Options) -> i32 {
     // SAFETY: takes no address.
     let _ = unsafe { call!(nr::PRCTL, PR_SET_CHILD_SUBREAPER, 1) };
     let before = child::prepare();
+    // SAFETY: zero is such a number.
+    let Ok(failed) = (unsafe { child::shared::<AtomicI32>() }) else { return 1 };
     let mut written = tell(0, watch(options.deadline, &mut || super::probe(options)));
     let mut rest = options.programs;
     let mut n = 0;
     while let Some(program) = next(&mut rest) {
         n += 1;
-        written = tell(n, start(options.deadline, program, before));
+        written = tell(n, start(options.deadline, program, before, failed));
     }
     if written { 0 } else { 1 }
 }
@@ -59,28 +63,23 @@ fn next(rest: &mut Option<Strings>) -> Option<Strings> {
     first.next().map(|_| program).or_else(|| if rest.is_some() { next(rest) } else { None })
 }
 
-/// Executes a program with signals as we found them and waits for it. A pipe that closes on exec tells a program that could
-/// not be executed from one that exits.
-fn start(deadline: u32, program: Strings, before: (u64, sys::Sigaction)) -> Ended {
-    let ends = match sys::pipe() {
-        Ok(ends) => ends,
-        Err(errno) => return Ended::Errno(errno),
-    };
+/// Executes a program with signals as we found them and waits for it. Shared memory, which exec leaves behind, tells a program
+/// that could not be executed from one that exits.
+fn start(deadline: u32, program: Strings, before: (u64, sys::Sigaction), failed: &AtomicI32) -> Ended {
+    failed.store(0, Relaxed);
     let ended = watch(deadline, &mut || {
         let _ = sys::set_action(SIGCHLD, &before.1);
         sys::set_mask(before.0);
         let name = program.pointer();
         // SAFETY: argv and envp end in NULL; argv has a first element.
-        let failed = unsafe { call!(nr::EXECVE, *name, name, process::env().pointer()) };
-        let errno = failed.err().unwrap_or(0);
-        let _ = sys::write(ends[1], &errno.to_ne_bytes());
+        let answer = unsafe { call!(nr::EXECVE, *name, name, process::env().pointer()) };
+        failed.store(answer.err().unwrap_or(0), Relaxed);
         127
     });
-    let _ = sys::close(ends[1]);
-    let mut errno = [0; 4];
-    let failed = sys::read(ends[0], &mut errno) == Ok(4);
-    let _ = sys::close(ends[0]);
-    if failed { Ended::Errno(i32::from_ne_bytes(errno)) } else { ended }
+    match failed.load(Relaxed) {
+        0 => ended,
+        errno => Ended::Errno(errno),
+    }
 }
 
 /// Runs `job` in a child; when it has ended, or its time is over, nothing it started is left.

@@ -1,17 +1,22 @@
 //! `abicus probe`: the probes here, natively, without configuration.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{Error, Exit, cache_dir, print, rig, table};
 use crate::catalog::Catalogue;
 use crate::collect;
-use crate::execute::materialize;
+use crate::execute::{command, materialize};
 use crate::host::{self, Local};
 use crate::judge::roster::Rosters;
 use crate::judge::{Outcome, Verdict, judge_cell};
+
+/// How long all probes together may take.
+const TIME: Duration = Duration::from_secs(180);
 
 /// Run the probes here, natively, without a matrix
 #[derive(Debug, Args)]
@@ -44,13 +49,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     for prefix in &arguments.only {
         options.extend(["--only".to_owned(), prefix.clone()]);
     }
-    let kernel = payload.dir.join("kernel");
-    let mut command = Command::new(&kernel);
-    command.args(["run", "--deadline", "60000"]).args(&options);
-    if let Some(loader) = rig::runtime()?.block_on(host::loader(&Local::at(cache_dir().join("work")))) {
-        command.arg("--").arg(loader).arg(payload.dir.join("libc")).args(&options);
-    }
-    let output = command.output().map_err(Error::io(&kernel))?;
+    let dir = payload.dir.to_str().ok_or_else(|| {
+        Error::usage(format!("{}: not UTF-8", payload.dir.display()), "name another directory in ABICUS_CACHE")
+    })?;
+    let loader = rig::runtime()?.block_on(host::loader(&Local::at(cache_dir().join("work"))));
+    let argv = command(dir, loader, TIME, &options);
+    let output = Command::new(&argv[0]).args(&argv[1..]).output().map_err(Error::io(Path::new(&argv[0])))?;
     if arguments.raw {
         print(&String::from_utf8_lossy(&output.stdout))?;
     }

@@ -78,26 +78,15 @@ async fn slots(shared: &Shared, planned: &Planned) -> Option<Slots> {
     Some((host, engine))
 }
 
-/// The kernel probe supervises the libc probe, so that a cell costs one container.
 fn argv(ready: &Ready, timeout: Duration, bench: bool) -> Vec<String> {
     let loader = match &ready.image {
-        Some(image) => image.loader.clone().filter(|_| speaks_our_abi(image)),
-        None => ready.host.get("os.loader").cloned(),
+        Some(image) => image.loader.as_deref().filter(|_| speaks_our_abi(image)),
+        None => ready.host.get("os.loader").map(String::as_str),
     };
-    let programs = if loader.is_some() { 2 } else { 1 };
     // The supervisor's deadlines end before the engine's, so that what was seen until then still arrives.
-    let each = timeout.as_millis().saturating_sub(1000).max(500) / programs;
-    let mut argv = vec![format!("{PAYLOAD_DIR}/kernel"), "run".into(), "--deadline".into(), each.to_string()];
-    if bench {
-        argv.push("--bench".into());
-    }
-    if let Some(loader) = loader {
-        argv.extend(["--".into(), loader, format!("{PAYLOAD_DIR}/libc")]);
-        if bench {
-            argv.push("--bench".into());
-        }
-    }
-    argv
+    let time = timeout.saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500));
+    let options = bench.then(|| "--bench".to_owned());
+    super::command(PAYLOAD_DIR, loader, time, options.as_slice())
 }
 
 /// The libc probe is one program for one architecture: an i386 image on amd64 has a libc it cannot load.

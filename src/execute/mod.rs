@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use event::Event;
-pub use payload::materialize;
+pub use payload::{command, materialize};
 
 use crate::engine::{Engine, Facts, Payload, Prepared};
 use crate::fault::{Fault, Phase};

@@ -1,8 +1,9 @@
-//! The probes as files that engines can hand into cells.
+//! The probes as files that engines can hand into cells, and how they are started there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::engine::Payload;
 use crate::fault::{Fault, Phase};
@@ -10,7 +11,7 @@ use crate::probes;
 
 /// Writes the embedded probes below `cache`, once per version of the probes.
 pub fn materialize(cache: &Path) -> Result<Payload, Fault> {
-    let programs = [("kernel", probes::KERNEL), ("libc", probes::LIBC)];
+    let programs = [("kernel", probes::KERNEL), ("surroundings", probes::SURROUNDINGS), ("libc", probes::LIBC)];
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in programs {
         hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -38,6 +39,38 @@ pub fn materialize(cache: &Path) -> Result<Payload, Fault> {
     Ok(Payload { dir, digest })
 }
 
+/// The command that runs all probes: the kernel probe supervises the others, so that a cell costs one container. `dir` is
+/// where the payload lies, `loader` runs the libc probe where there is a libc, `time` is for all of them, and `options` are
+/// for each.
+pub fn command(dir: &str, loader: Option<&str>, time: Duration, options: &[String]) -> Vec<String> {
+    let mut programs = vec![vec![format!("{dir}/surroundings")]];
+    programs.extend(loader.map(|loader| vec![loader.to_owned(), format!("{dir}/libc")]));
+    let each = time.as_millis() / (1 + programs.len() as u128);
+    let mut argv = vec![format!("{dir}/kernel"), "run".into(), "--deadline".into(), each.max(1).to_string()];
+    argv.extend_from_slice(options);
+    for program in programs {
+        argv.push("--".into());
+        argv.extend(program);
+        argv.extend_from_slice(options);
+    }
+    argv
+}
+
 fn complete(dir: &Path, programs: &[(&str, &[u8])]) -> bool {
     programs.iter().all(|(name, bytes)| fs::read(dir.join(name)).is_ok_and(|found| found == *bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_gets_its_share_of_the_time_and_the_options() {
+        let second = Duration::from_secs(1);
+        assert_eq!(command("/p", None, second, &[]).join(" "), "/p/kernel run --deadline 500 -- /p/surroundings");
+        assert_eq!(
+            command("/p", Some("/lib/ld.so"), second, &["--bench".to_owned()]).join(" "),
+            "/p/kernel run --deadline 333 --bench -- /p/surroundings --bench -- /lib/ld.so /p/libc --bench"
+        );
+    }
 }

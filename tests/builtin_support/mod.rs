@@ -35,7 +35,9 @@ impl Bench {
         let dir = tempfile::Builder::new().prefix("abicus-test-").tempdir_in(parent).unwrap();
         let payload = dir.path().join("payload");
         fs::create_dir(&payload).unwrap();
-        for (name, bytes) in [("kernel", probes::KERNEL.to_vec()), ("busybox", busybox())] {
+        let static_probes = [("kernel", probes::KERNEL), ("surroundings", probes::SURROUNDINGS)];
+        let programs = static_probes.map(|(name, bytes)| (name, bytes.to_vec()));
+        for (name, bytes) in programs.into_iter().chain([("busybox", busybox())]) {
             fs::write(payload.join(name), bytes).unwrap();
             fs::set_permissions(payload.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }

@@ -1,7 +1,8 @@
-//! Runs the kernel probe for tests, also under seccomp filters made here.
+//! Runs the static probes for tests, also under seccomp filters made here.
 #![allow(dead_code)] // each test file uses its own part
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,7 @@ fn programs() -> &'static Path {
         let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probes-{}", std::process::id()));
         fs::create_dir_all(&at).unwrap();
         write_program(&at.join("kernel"), abicus::probes::KERNEL);
+        write_program(&at.join("surroundings"), abicus::probes::SURROUNDINGS);
         write_program(&at.join("libc"), abicus::probes::LIBC);
         let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -103,6 +105,25 @@ pub fn kernel() -> PathBuf {
     programs().join("kernel")
 }
 
+/// The path of the surroundings probe.
+pub fn surroundings() -> PathBuf {
+    programs().join("surroundings")
+}
+
+/// Arguments of the kernel probe that make it run the surroundings probe too, found in `dir`, both with these arguments.
+pub fn both_in(dir: &Path, arguments: &[&str]) -> Vec<String> {
+    let mut all = vec!["run".to_owned()];
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    all.extend(["--".to_owned(), dir.join("surroundings").to_str().unwrap().to_owned()]);
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    all
+}
+
+/// The same, where the programs of this test are.
+pub fn both(arguments: &[&str]) -> Vec<String> {
+    both_in(programs(), arguments)
+}
+
 /// The path of the libc probe, for a loader.
 pub fn libc() -> PathBuf {
     programs().join("libc")
@@ -114,16 +135,16 @@ pub fn jail() -> PathBuf {
 }
 
 /// `kernel ARGUMENTS` with this filter.
-pub fn jailed(filter: &[u8], arguments: &[&str]) -> Seen {
+pub fn jailed<A: AsRef<OsStr>>(filter: &[u8], arguments: &[A]) -> Seen {
     jailed_with(&[], filter, arguments)
 }
 
 /// The same with a filter whose notifications nobody answers: what it notifies of hangs.
-pub fn hung(filter: &[u8], arguments: &[&str]) -> Seen {
+pub fn hung<A: AsRef<OsStr>>(filter: &[u8], arguments: &[A]) -> Seen {
     jailed_with(&["--listen"], filter, arguments)
 }
 
-fn jailed_with(options: &[&str], filter: &[u8], arguments: &[&str]) -> Seen {
+fn jailed_with<A: AsRef<OsStr>>(options: &[&str], filter: &[u8], arguments: &[A]) -> Seen {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), filter).unwrap();
     let mut command = Command::new(programs().join("jail"));
@@ -131,7 +152,7 @@ fn jailed_with(options: &[&str], filter: &[u8], arguments: &[&str]) -> Seen {
     Seen::of(&mut command)
 }
 
-pub fn free(arguments: &[&str]) -> Seen {
+pub fn free<A: AsRef<OsStr>>(arguments: &[A]) -> Seen {
     Seen::of(Command::new(kernel()).args(arguments))
 }
 

@@ -127,13 +127,13 @@ fn prctl_death_signal() -> Does {
             linger()
         }
         // It has set its death signal before it writes.
-        Ok(_) => i32::from(super::process::ready(&from, 1, 1000) != Ok(1)) * 255,
+        Ok(_) => i32::from(ready(&from, 1, 1000) != Ok(1)) * 255,
         Err(errno) => errno,
     })?;
     drop(to);
     let mut room = [0; 2];
     same("bytes written", sys::read(from.0, &mut room).at("read")?, 1)?;
-    same("the grandchild's end closed", super::process::ready(&from, 1, 200).at("ppoll")?, 1)
+    same("the grandchild's end closed", ready(&from, 1, 200).at("ppoll")?, 1)
 }
 
 fn prctl_timer_slack() -> Does {

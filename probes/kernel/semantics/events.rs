@@ -37,17 +37,17 @@ checks![
 fn poll_timeout() -> Does {
     let (from, _to) = pipe()?;
     let start = sys::now_ms();
-    same("ready", super::process::ready(&from, 1, 2)?, 0)?;
+    same("ready", ready(&from, 1, 2)?, 0)?;
     holds("did not wait", sys::now_ms() > start)
 }
 
 fn poll_ready() -> Does {
     let (from, to) = pipe()?;
     sys::write(to.0, b"x").at("write")?;
-    same("ready", super::process::ready(&from, 1, 200)?, 1)?;
+    same("ready", ready(&from, 1, 200)?, 1)?;
     drop(from);
     // POLLERR comes unasked.
-    same("ready for an error", super::process::ready(&to, 0, 200)?, 1)
+    same("ready for an error", ready(&to, 0, 200)?, 1)
 }
 
 fn select_ready() -> Does {
@@ -153,7 +153,7 @@ fn timerfd_expire() -> Does {
     // interval, then first
     let times = [Timespec::default(), Timespec { sec: 0, nsec: 100_000 }];
     must!("timerfd_settime"; nr::TIMERFD_SETTIME, timer.0, 0, &times, 0);
-    same("ready", super::process::ready(&timer, 1, 200).at("ppoll")?, 1)?;
+    same("ready", ready(&timer, 1, 200).at("ppoll")?, 1)?;
     same("times expired", count(&timer)?, 1)
 }
 
@@ -316,7 +316,7 @@ fn io_uring_operations() -> Does {
     let ring = Fd(must!(nr::IO_URING_SETUP, 1, &mut params) as i32);
     let mut probe = [0u8; 16 + 8 * 128];
     must!("io_uring_register"; nr::IO_URING_REGISTER, ring.0, 8, &mut probe, 128);
-    Err(number(usize::from(probe[0]) + 1))
+    Err(number(u64::from(probe[0]) + 1))
 }
 
 /// The asynchronous reads of io_submit(2), which databases use.

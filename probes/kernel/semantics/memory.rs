@@ -407,7 +407,7 @@ fn userfaultfd() -> Does {
     must!("UFFDIO_REGISTER"; nr::IOCTL, fd.0, 0xc020_aa00usize, &register);
     let thread = Thread::start(touch, area.at as usize)?;
     let mut event = [0u64; 4];
-    let mut answer = super::process::ready(&fd, 1, 200);
+    let mut answer = ready(&fd, 1, 200);
     if answer == Ok(1) {
         answer = ask!(nr::READ, fd.0, &mut event, 32);
     }

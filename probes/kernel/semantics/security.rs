@@ -107,7 +107,7 @@ fn seccomp_notify() -> Does {
 
 fn landlock_abi() -> Does {
     // LANDLOCK_CREATE_RULESET_VERSION
-    Err(number(must!(nr::LANDLOCK_CREATE_RULESET, 0, 0, 1)))
+    Err(number(must!(nr::LANDLOCK_CREATE_RULESET, 0, 0, 1) as u64))
 }
 
 /// LANDLOCK_ACCESS_FS_READ_DIR without any rule: no directory can be listed.

@@ -59,7 +59,7 @@ fn reads(clock: usize) -> Does {
 fn resolution() -> Does {
     let mut step = Timespec::default();
     must!(nr::CLOCK_GETRES, CLOCK_MONOTONIC, &mut step);
-    Err(number(step.nsec as usize))
+    Err(number(step.nsec as u64))
 }
 
 /// clock_nanosleep(2) with TIMER_ABSTIME.

@@ -5,7 +5,7 @@
 
 use super::look::*;
 use super::said::*;
-use super::*;
+use super::{capability, cgroup, device, limit, module, namespace, proc, security, setting, sys_files};
 use crate::check::{self, Asked, Check, How};
 use crate::rt::consts::*;
 use crate::rt::sys;

@@ -7,7 +7,6 @@ use crate::asking::*;
 use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys::{self, path};
-use crate::semantics::process::tiny_program;
 
 /// Each question for both.
 macro_rules! both {
@@ -383,9 +382,7 @@ fn socket(p: &Place) -> Does {
 fn execute(p: &Place) -> Does {
     drop(p.file(c"a", &tiny_program())?);
     must!("chmod"; nr::FCHMODAT, p.dir.0, path(c"a"), 0o700);
-    crate::semantics::process::executes("execveat", &mut || {
-        ask!(nr::EXECVEAT, p.dir.0, path(c"a"), &[0usize], &[0usize], 0)
-    })
+    executes("execveat", &mut || ask!(nr::EXECVEAT, p.dir.0, path(c"a"), &[0usize], &[0usize], 0))
 }
 
 fn own_path(p: &Place) -> crate::rt::text::Text<64> {

@@ -29,7 +29,7 @@ fn file_in(name: &core::ffi::CStr) -> Result<Fd, No> {
 /// In MiB: engines give 64 unless told otherwise.
 fn size() -> Does {
     let info = statfs(c"/dev/shm")?;
-    Err(number((info[2].saturating_mul(info[1]) >> 20) as usize))
+    Err(number(info[2].saturating_mul(info[1]) >> 20))
 }
 
 fn write_in(name: &core::ffi::CStr) -> Does {

@@ -1,10 +1,10 @@
-//! Arguments of the kernel probe.
+//! Arguments of the static probes.
 //!
 //! ```text
-//! kernel [options]                             only the probe's own checks
+//! PROBE [options]                              the probe's own checks
 //! kernel run [options] [-- PROGRAM ARG…]…      the checks in a child, then each PROGRAM in turn
 //!   --deadline MS    for each program
-//!   --bench          micro-benchmarks too
+//!   --bench          micro-benchmarks too, where the probe has some
 //!   --only PREFIX    only checks whose id starts with PREFIX (repeatable)
 //! ```
 //!
@@ -12,8 +12,8 @@
 
 use core::ffi::CStr;
 
-use super::rt::process::Strings;
-use super::rt::text::{Text, number};
+use crate::rt::process::{self, Strings};
+use crate::rt::text::{Text, number};
 
 pub struct Options {
     pub run: bool,
@@ -28,14 +28,15 @@ pub struct Options {
 const ONLY: usize = 64;
 
 impl Options {
-    pub fn read() -> Result<Options, Text<256>> {
+    /// `runs`: whether this probe can run others.
+    pub fn read(runs: bool) -> Result<Options, Text<256>> {
         let mut options = Options { run: false, bench: false, deadline: 60_000, only: [None; ONLY], programs: None };
-        let mut strings = super::rt::process::args();
+        let mut strings = process::args();
         strings.next();
         let (mut first, mut only) = (true, 0);
         while let Some(argument) = strings.next() {
             match argument.to_bytes() {
-                b"run" if first => options.run = true,
+                b"run" if first && runs => options.run = true,
                 b"--bench" => options.bench = true,
                 b"--only" => {
                     let prefix = strings.next().ok_or_else(|| said(b"--only needs a prefix", b""))?;
@@ -66,6 +67,6 @@ impl Options {
 
 fn said(what: &[u8], about: &[u8]) -> Text<256> {
     let mut text = Text::new();
-    text.add(b"abicus kernel probe: ").add(what).add(&about[..about.len().min(100)]).add(b"\n");
+    text.add(b"abicus probe: ").add(what).add(&about[..about.len().min(100)]).add(b"\n");
     text
 }

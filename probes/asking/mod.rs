@@ -1,19 +1,89 @@
-//! What the checks of semantics, file systems and network share: calls, and descriptors, memory, children and threads that
+//! What the static probes share: checks and how they are asked, arguments; calls, and descriptors, memory, children and threads that
 //! clean up after themselves.
 //!
 //! Goes in: numbers, addresses, jobs. Comes out: answers and steps that failed. Must not know: what is being asked.
 
 #![allow(unreachable_code)] // what follows the making of a `No` is never reached
+#![allow(dead_code, unused_imports)] // each probe uses its own part
 
+pub mod check;
 mod child;
+pub mod options;
+mod program;
 
 pub use child::*;
+pub use program::*;
 
-use super::check::{Asked, Saw, Value};
-use super::rt::consts::*;
-use super::rt::nr;
-use super::rt::sys::{self, Answer};
-use super::rt::text::Text;
+use crate::rt::consts::*;
+use crate::rt::nr;
+use crate::rt::sys::{self, Answer};
+use crate::rt::text::Text;
+use check::{Asked, Saw};
+
+/// What a check can say instead of `Ok`, for the `No` of the file that this stands in: `no(saw)` makes one.
+macro_rules! words {
+    () => {
+        impl From<i32> for No {
+            #[inline(never)]
+            #[cold]
+            fn from(errno: i32) -> No {
+                no($crate::asking::check::Saw::Errno(errno))
+            }
+        }
+
+        #[inline(never)]
+        #[cold]
+        pub fn at(step: &'static str, errno: i32) -> No {
+            no($crate::asking::check::Saw::At(step, errno))
+        }
+
+        /// Names the step whose errno ends a check.
+        pub trait At<T> {
+            fn at(self, step: &'static str) -> Result<T, No>;
+        }
+
+        impl<T> At<T> for $crate::rt::sys::Answer<T> {
+            fn at(self, step: &'static str) -> Result<T, No> {
+                self.map_err(|errno| at(step, errno))
+            }
+        }
+
+        /// The question makes no sense here, and why.
+        #[inline(never)]
+        pub fn not_asked(why: &'static str) -> No {
+            no($crate::asking::check::Saw::NotAsked(why))
+        }
+
+        /// An answer in words, good or bad.
+        #[inline(never)]
+        pub fn value(what: core::fmt::Arguments) -> No {
+            no($crate::asking::check::Saw::Value($crate::asking::check::Value::format(what)))
+        }
+
+        #[inline(never)]
+        pub fn word(what: &str) -> No {
+            no($crate::asking::check::Saw::Value($crate::asking::check::Value::of(what.as_bytes())))
+        }
+
+        #[inline(never)]
+        pub fn number(what: u64) -> No {
+            no($crate::asking::check::Saw::Number(what as i64))
+        }
+
+        /// A wrong result of one step, as a value: `bytes read: 3, not 4`.
+        #[inline(never)]
+        pub fn same(what: &'static str, got: usize, wanted: usize) -> Result<(), No> {
+            if got == wanted { Ok(()) } else { Err(value(format_args!("{what}: {got}, not {wanted}"))) }
+        }
+
+        /// What a step should have been and was not.
+        #[inline(never)]
+        pub fn holds(what: &'static str, it_does: bool) -> Result<(), No> {
+            if it_does { Ok(()) } else { Err(word(what)) }
+        }
+    };
+}
+pub(crate) use words;
 
 /// There is no such thing: a check that failed, or has something to say, says it and ends its child (`check::finish`). So `?`
 /// costs nothing, and several hundred checks have half the size they would have with an answer passed on at every step.
@@ -26,8 +96,8 @@ pub type Does = Result<(), No>;
 #[inline(never)]
 #[cold]
 pub fn no(saw: Saw) -> No {
-    super::fs::leave();
-    super::check::finish(saw)
+    crate::leave();
+    check::finish(saw)
 }
 
 /// What a check did, as the table wants it.
@@ -40,60 +110,15 @@ pub fn told(does: Does) -> Asked {
 /// Rows of a table: `checks![Batch "kernel.brk.grow" => brk_grow, …]`.
 macro_rules! checks {
     ($($(#[$attribute:meta])* $how:ident $id:literal => $run:expr),* $(,)?) => {
-        pub static CHECKS: &[$crate::check::Check] = &[$(
+        pub static CHECKS: &[$crate::asking::check::Check] = &[$(
             $(#[$attribute])*
-            $crate::check::Check { id: $id, how: $crate::check::How::$how, run: || $crate::asking::told($run()) },
+            $crate::asking::check::Check { id: $id, how: $crate::asking::check::How::$how, run: || $crate::asking::told($run()) },
         )*];
     };
 }
 pub(crate) use checks;
 
-impl From<i32> for No {
-    #[inline(never)]
-    #[cold]
-    fn from(errno: i32) -> No {
-        no(Saw::Errno(errno))
-    }
-}
-
-#[inline(never)]
-#[cold]
-pub fn at(step: &'static str, errno: i32) -> No {
-    no(Saw::At(step, errno))
-}
-
-/// Names the step whose errno ends a check.
-pub trait At<T> {
-    fn at(self, step: &'static str) -> Result<T, No>;
-}
-
-impl<T> At<T> for Answer<T> {
-    fn at(self, step: &'static str) -> Result<T, No> {
-        self.map_err(|errno| at(step, errno))
-    }
-}
-
-/// The question makes no sense here, and why.
-#[inline(never)]
-pub fn not_asked(why: &'static str) -> No {
-    no(Saw::NotAsked(why))
-}
-
-/// An answer in words, good or bad.
-#[inline(never)]
-pub fn value(what: core::fmt::Arguments) -> No {
-    no(Saw::Value(Value::format(what)))
-}
-
-#[inline(never)]
-pub fn word(what: &str) -> No {
-    no(Saw::Value(Value::of(what.as_bytes())))
-}
-
-#[allow(dead_code)]
-pub fn number(what: usize) -> No {
-    no(Saw::Number(what as i64))
-}
+words!();
 
 /// `ask!(nr::DUP, fd)`: an `Answer`, and the only place where the checks make a system call.
 ///
@@ -225,7 +250,6 @@ impl Fd {
     pub fn of(answer: Answer) -> Answer<Fd> {
         answer.map(|fd| Fd(fd as i32))
     }
-    #[allow(dead_code)]
     pub fn at(dir: i32, name: &core::ffi::CStr, flags: i32, mode: u32) -> Answer<Fd> {
         sys::open_at(dir, name, flags, mode).map(Fd)
     }
@@ -236,6 +260,12 @@ impl Drop for Fd {
     fn drop(&mut self) {
         let _ = sys::close(self.0);
     }
+}
+
+/// ppoll(2) of one descriptor: how many are ready.
+pub fn ready(fd: &Fd, events: i16, ms: u64) -> Result<usize, i32> {
+    let (wanted, time) = ([fd.0, i32::from(events)], sys::Timespec::from_ms(ms));
+    ask!(nr::PPOLL, &wanted, 1, &time, 0, 0)
 }
 
 /// The path of a descriptor, and something behind it; ends in NUL.
@@ -256,18 +286,6 @@ pub fn memfd() -> Result<Fd, No> {
 pub fn pipe() -> Result<(Fd, Fd), No> {
     let [from, to] = sys::pipe().at("pipe")?;
     Ok((Fd(from), Fd(to)))
-}
-
-/// A wrong result of one step, as a value: `read back: 3, not 4`.
-#[inline(never)]
-pub fn same(what: &'static str, got: usize, wanted: usize) -> Result<(), No> {
-    if got == wanted { Ok(()) } else { Err(value(format_args!("{what}: {got}, not {wanted}"))) }
-}
-
-/// What a step should have been and was not.
-#[inline(never)]
-pub fn holds(what: &'static str, it_does: bool) -> Result<(), No> {
-    if it_does { Ok(()) } else { Err(word(what)) }
 }
 
 /// A step that should be refused with this errno.
@@ -371,9 +389,6 @@ pub fn capable(capability: u32) -> bool {
     ask!(nr::CAPGET, &header, &mut data).is_ok() && data[(capability / 32 * 3) as usize] >> (capability % 32) & 1 == 1
 }
 
-#[allow(dead_code)]
 pub const CAP_SETGID: u32 = 6;
-#[allow(dead_code)]
 pub const CAP_SETUID: u32 = 7;
-#[allow(dead_code)]
 pub const CAP_SYS_ADMIN: u32 = 21;

@@ -63,7 +63,7 @@ fn echo(kind: i32) -> Does {
     same("bytes sent", must!("send"; nr::SENDTO, socket.0, &request, 8, 0, 0, 0), 8)?;
     let mut room = [0u8; 64];
     for _ in 0..4 {
-        let wait = crate::semantics::process::ready(&socket, 1, 50).at("ppoll")?;
+        let wait = ready(&socket, 1, 50).at("ppoll")?;
         same("an answer", wait, 1)?;
         let n = must!("receive"; nr::RECVFROM, socket.0, &mut room, 64, 0, 0, 0);
         // A raw socket sees the header of 20 bytes, and the request itself.

@@ -5,8 +5,8 @@
 //!
 //! # How to add a check
 //!
-//! Write a function and a row, in the file of its group (`cpu.rs`, `semantics.rs`, `surroundings.rs`, `fs.rs`, `net.rs`,
-//! `bench.rs`); add a row with the same id to the catalogue. That is all: counting, `--only`, children and lines are done here.
+//! Write a function and a row, in the file of its group (`kernel/` has `cpu.rs`, `semantics.rs`, `bench.rs`; `surroundings/` the
+//! rest); add a row with the same id to the catalogue. That is all: counting, `--only`, children and lines are done here.
 //!
 //! ```ignore
 //! pub static CHECKS: &[Check] = &[
@@ -36,15 +36,13 @@
 //! ```
 //! Each such function runs in a batch child too and may write as many facts as it likes.
 
-#![allow(dead_code)] // a group need not use everything that is offered
-
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use super::rt::child::{self, End, Slot};
-use super::rt::line::Line;
-use super::rt::out;
-use super::rt::sys::{self, Answer};
-use super::rt::text::Text;
+use crate::rt::child::{self, End, Slot};
+use crate::rt::line::Line;
+use crate::rt::out;
+use crate::rt::sys::{self, Answer};
+use crate::rt::text::Text;
 
 /// A text to be compared or judged.
 pub type Value = Text<512>;
@@ -154,6 +152,24 @@ const MOST: usize = 1024;
 struct Record {
     reported: bool,
     saw: Saw,
+}
+
+/// The first line of a probe. False when it could not be written.
+pub fn begin(probe: &str, planned: usize) -> bool {
+    const VERSION: &str = match option_env!("ABICUS_VERSION") {
+        Some(version) => version,
+        None => "0.0.0",
+    };
+    let mut header = Line::new();
+    header.number("abicus", 1).text("probe", probe.as_bytes()).text("version", VERSION.as_bytes());
+    header.text("arch", if cfg!(target_arch = "x86_64") { b"x86_64" } else { b"aarch64" });
+    out::send(header.number("planned", planned as i64))
+}
+
+/// The last line of a probe, and its exit status.
+pub fn end(probe: &str, reported: usize) -> i32 {
+    let mut line = Line::new();
+    if out::send(line.text("end", probe.as_bytes()).number("reported", reported as i64)) { 0 } else { 1 }
 }
 
 /// Runs all facts of the groups; they write their lines themselves.

@@ -5,9 +5,8 @@
 
 use core::cell::UnsafeCell;
 
-use crate::asking;
-use crate::check::{Asked, Saw, Value};
-use crate::rt::sys::Answer;
+use crate::asking::{self, words};
+use crate::check::{Asked, Saw};
 
 /// A check has something to say; what it is stands in `SAID`: passed on at every step it would double the code.
 pub struct No(());
@@ -46,67 +45,17 @@ macro_rules! asked {
             $crate::check::Check {
                 id: $id,
                 how: $crate::check::How::$how,
-                run: || $crate::surroundings::said::told($run()),
+                run: || $crate::said::told($run()),
             },
         )*];
     };
 }
 pub(crate) use asked;
 
-impl From<i32> for No {
-    #[inline(never)]
-    fn from(errno: i32) -> No {
-        no(Saw::Errno(errno))
-    }
-}
+words!();
 
 impl From<asking::No> for No {
     fn from(never: asking::No) -> No {
         match never {}
     }
-}
-
-/// Names the step whose errno ends a check.
-pub trait At<T> {
-    fn at(self, step: &'static str) -> Result<T, No>;
-}
-
-impl<T> At<T> for Answer<T> {
-    fn at(self, step: &'static str) -> Result<T, No> {
-        self.map_err(|errno| no(Saw::At(step, errno)))
-    }
-}
-
-/// The question makes no sense here, and why.
-#[inline(never)]
-pub fn not_asked(why: &'static str) -> No {
-    no(Saw::NotAsked(why))
-}
-
-/// An answer in words, good or bad.
-#[inline(never)]
-pub fn value(what: core::fmt::Arguments) -> No {
-    no(Saw::Value(Value::format(what)))
-}
-
-#[inline(never)]
-pub fn word(what: &str) -> No {
-    no(Saw::Value(Value::of(what.as_bytes())))
-}
-
-#[inline(never)]
-pub fn number(what: u64) -> No {
-    no(Saw::Number(what as i64))
-}
-
-/// A wrong result of one step, as a value: `bytes read: 3, not 4`.
-#[inline(never)]
-pub fn same(what: &'static str, got: usize, wanted: usize) -> Does {
-    if got == wanted { Ok(()) } else { Err(value(format_args!("{what}: {got}, not {wanted}"))) }
-}
-
-/// What a step should have been and was not.
-#[inline(never)]
-pub fn holds(what: &'static str, it_does: bool) -> Does {
-    if it_does { Ok(()) } else { Err(word(what)) }
 }
