@@ -12,6 +12,7 @@ mod rig;
 mod run;
 mod summary;
 mod sweep;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -136,6 +137,7 @@ enum Command {
     Checks(checks::Arguments),
     Probe(probe::Arguments),
     Sweep(sweep::Arguments),
+    Vm(vm::Arguments),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -161,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Checks(arguments) => checks::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
+        Command::Vm(arguments) => vm::run(arguments),
         Command::Completions(arguments) => completions::completions(arguments, Cli::command()),
         Command::Man(arguments) => completions::man(arguments, Cli::command()),
     };

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Facts;
 use crate::id::ImageId;
 
-pub use blob::Limits;
+pub use blob::{Cancel, Limits};
 pub use export::{TreeTar, tree_tar};
 pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
 
