@@ -51,6 +51,8 @@ impl Browser {
                 .args(["--no-first-run", "--disable-extensions", "--disable-background-networking"])
                 .arg(format!("--user-data-dir={}", profile.path().display()))
                 .arg("about:blank")
+                // It makes directories of its own for its sockets, and leaves them when it is killed.
+                .env("TMPDIR", profile.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
