@@ -35,6 +35,8 @@ pub fn perform(op: u8, mut f: Fields) -> Done {
             done(unsafe { call!(nr::CHDIR, path(name)) })
         }
         // SAFETY: takes no address.
+        code::KEEP => done(unsafe { call!(nr::FCNTL, slot(f.number()?)?, F_SETFD, 0) }),
+        // SAFETY: takes no address.
         code::FCHDIR => done(unsafe { call!(nr::FCHDIR, slot(f.number()?)?) }),
         // SAFETY: C strings that outlive the call.
         code::PIVOT => done(unsafe { call!(nr::PIVOT_ROOT, path(c"."), path(c".")) }),
@@ -77,6 +79,7 @@ pub fn perform(op: u8, mut f: Fields) -> Done {
     }
 }
 
+const F_SETFD: i32 = 2;
 const MS_RDONLY: u64 = 1;
 const MS_REMOUNT: u64 = 32;
 const MS_BIND: u64 = 4096;

@@ -137,6 +137,8 @@ pub mod code {
         PERSONALITY = 40,
         /// t path, n uid, n gid; symlinks are followed, so that it can be a descriptor in proc.
         CHOWN = 41,
+        /// n slot: the program inherits it.
+        KEEP = 42,
     }
 }
 

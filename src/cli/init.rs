@@ -9,7 +9,7 @@ use super::{Error, Exit, cache_dir, print, rig};
 use crate::engine;
 use crate::host::{Local, Reach};
 use crate::plan::bare_engine;
-use crate::spec::EngineKind;
+use crate::spec::{EngineKind, EngineSpec};
 
 /// Find engines and images here and write a matrix.toml
 #[derive(Debug, Args)]
@@ -28,6 +28,24 @@ pub(super) struct Arguments {
 /// Suites offered where mmdebstrap is installed: five years of Debian.
 const SUITES: [(&str, &str); 3] = [("debian-11", "bullseye"), ("debian-12", "bookworm"), ("debian-13", "trixie")];
 
+/// OCI runtimes that are looked for.
+const RUNTIMES: [&str; 4] = ["runc", "crun", "youki", "runsc"];
+
+/// Every engine that could be here, under the name it would have.
+fn candidates() -> Vec<EngineSpec> {
+    let mut candidates = vec![];
+    for &(name, kind) in EngineKind::NAMES {
+        match kind {
+            EngineKind::Scripted => {}
+            EngineKind::Oci => candidates.extend(
+                RUNTIMES.map(|runtime| EngineSpec { runtime: Some(runtime.to_owned()), ..bare_engine(runtime, kind) }),
+            ),
+            _ => candidates.push(bare_engine(name, kind)),
+        }
+    }
+    candidates
+}
+
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     if arguments.output.exists() && !arguments.force {
         let message = format!("{} exists already", arguments.output.display());
@@ -41,15 +59,18 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let here: Arc<dyn Reach> = Arc::new(Local::at(cache.join("work")));
     let mut found = vec![];
     rig::runtime()?.block_on(async {
-        for &(name, kind) in EngineKind::NAMES.iter().filter(|(_, kind)| *kind != EngineKind::Scripted) {
-            let usable = match engine::open(&bare_engine(name, kind), &here, &cache) {
+        for spec in candidates() {
+            let name = spec.id.as_str();
+            let usable = match engine::open(&spec, &here, &cache) {
                 Ok(engine) => engine.fingerprint().await.map(|_| ()),
                 Err(fault) => Err(fault),
             };
             match usable {
                 Ok(()) => {
-                    found.push(name);
-                    text += &format!("[[engine]]\nname = \"{name}\"\nkind = \"{name}\"\n\n");
+                    let runtime =
+                        spec.runtime.as_ref().map(|name| format!("runtime = \"{name}\"\n")).unwrap_or_default();
+                    text += &format!("[[engine]]\nname = \"{name}\"\nkind = \"{}\"\n{runtime}\n", spec.kind);
+                    found.push(name.to_owned());
                 }
                 Err(fault) => text += &format!("# {name}: {}\n\n", fault.cause.replace(['\n', '\r'], " ")),
             }

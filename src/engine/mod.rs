@@ -5,6 +5,7 @@
 //! Create, start, wait and remove stay inside it, so nobody can forget one.
 
 pub mod builtin;
+pub mod command;
 pub mod container;
 pub mod native;
 mod open;

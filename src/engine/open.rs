@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::builtin::BuiltIn;
+use super::command::{Command, Kind as CommandKind};
 use super::container::{ContainerEngine, Endpoint, Environment, Kind};
 use super::native::Native;
 use super::scripted::Scripted;
@@ -19,9 +20,16 @@ pub fn open(spec: &EngineSpec, reach: &Arc<dyn Reach>, _cache: &Path) -> EngineH
         let (runtime, options) = (spec.runtime.clone(), spec.options.clone());
         Ok(Arc::new(ContainerEngine::new(kind, Endpoint::Default, runtime, options, Environment::of_process())?))
     };
+    let command = |kind| -> EngineHandle {
+        Ok(Arc::new(Command::new(kind, spec.runtime.as_deref(), &spec.options, reach.clone())?))
+    };
     match spec.kind {
         EngineKind::Native => Ok(Arc::new(Native::new(reach.clone()))),
         EngineKind::BuiltIn => Ok(Arc::new(BuiltIn::new(&spec.options, reach.clone())?)),
+        EngineKind::Oci => command(CommandKind::Oci),
+        EngineKind::Bubblewrap => command(CommandKind::Bubblewrap),
+        EngineKind::Nspawn => command(CommandKind::Nspawn),
+        EngineKind::Apptainer => command(CommandKind::Apptainer),
         EngineKind::Docker => container(Kind::Docker),
         EngineKind::Podman => container(Kind::Podman),
         EngineKind::Scripted => match &spec.script {

@@ -150,6 +150,14 @@ pub enum EngineKind {
     Docker,
     /// Podman, through its API.
     Podman,
+    /// An OCI runtime by its command line, without a daemon.
+    Oci,
+    /// bubblewrap.
+    Bubblewrap,
+    /// systemd-nspawn.
+    Nspawn,
+    /// apptainer.
+    Apptainer,
     /// Plays back captures and faults; for tests.
     Scripted,
 }
@@ -161,6 +169,10 @@ impl EngineKind {
         ("built-in", Self::BuiltIn),
         ("docker", Self::Docker),
         ("podman", Self::Podman),
+        ("oci", Self::Oci),
+        ("bubblewrap", Self::Bubblewrap),
+        ("nspawn", Self::Nspawn),
+        ("apptainer", Self::Apptainer),
         ("scripted", Self::Scripted),
     ];
 
@@ -169,6 +181,7 @@ impl EngineKind {
         match self {
             Self::Native => false,
             Self::BuiltIn | Self::Docker | Self::Podman | Self::Scripted => true,
+            Self::Oci | Self::Bubblewrap | Self::Nspawn | Self::Apptainer => true,
         }
     }
 
@@ -177,6 +190,7 @@ impl EngineKind {
         match self {
             Self::Docker | Self::Podman => true,
             Self::Native | Self::BuiltIn | Self::Scripted => false,
+            Self::Oci | Self::Bubblewrap | Self::Nspawn | Self::Apptainer => false,
         }
     }
 
@@ -184,7 +198,8 @@ impl EngineKind {
     pub fn has_runtime(self) -> bool {
         match self {
             Self::Native | Self::BuiltIn | Self::Scripted => false,
-            Self::Docker | Self::Podman => true,
+            Self::Bubblewrap | Self::Nspawn | Self::Apptainer => false,
+            Self::Docker | Self::Podman | Self::Oci => true,
         }
     }
 }

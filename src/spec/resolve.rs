@@ -263,6 +263,14 @@ fn engine(
     {
         errors.add(runtime.span(), format!("a {kind} engine has no runtime to choose"), None);
     }
+    if table.runtime.is_none() && *kind == EngineKind::Oci {
+        let help = "give `runtime`: \"runc\", \"crun\", \"youki\", \"runsc\", or the path of another";
+        errors.add(
+            table.kind.span(),
+            format!("engine `{}` does not say which OCI runtime", table.name.get_ref()),
+            Some(help.into()),
+        );
+    }
     let script = table.script.as_ref().map(|script| existing(script, world, errors));
     if let Some(script) = &table.script
         && *kind != EngineKind::Scripted

@@ -103,7 +103,7 @@ pub fn image(content: Content) -> Image {
     }
 }
 
-pub fn run(engine: &BuiltIn, job: &Job, content: Content) -> Attempt {
+pub fn run(engine: &dyn Engine, job: &Job, content: Content) -> Attempt {
     runtime().block_on(async {
         let prepared = engine.prepare(&image(content)).await.unwrap();
         engine.run(job, &prepared).await

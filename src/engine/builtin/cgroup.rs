@@ -3,12 +3,14 @@
 //! In: the mounts of the host. Out: a directory for each controller, or the reason why there is none, and the
 //! operations that make, enter, read and remove a group. Must not know: whose cell it is beyond a name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::launch::{Launch, launch};
 use super::list::{List, stage};
 use crate::host::{Reach, Site, text};
+use crate::id::RunId;
 
 /// The directory under which all groups of this program lie.
 const PARENT: &str = "abicus";
@@ -59,6 +61,8 @@ pub(crate) struct Cgroups {
     usable: BTreeMap<Controller, String>,
     /// Why the others are not.
     lacking: BTreeMap<Controller, String>,
+    /// Where every hierarchy is mounted: others than we make groups in all of them.
+    mounts: Vec<String>,
 }
 
 const PERIOD_US: u64 = 100_000;
@@ -73,7 +77,7 @@ impl Cgroups {
             Some(dir) => text(reach, &format!("{dir}/cgroup.controllers")).await,
             None => String::new(),
         };
-        let mut found = Self::default();
+        let mut found = Self { mounts: all_mounts(&mounts), ..Self::default() };
         for controller in Controller::ALL {
             match mount_of(&mounts, &offered, controller) {
                 Some((version, mount)) => {
@@ -143,15 +147,34 @@ impl Cgroups {
         Ok(())
     }
 
+    /// A name for the group of a cell that no other cell of this machine has; `sweep` finds it by the run.
+    pub(crate) fn name(run: &RunId) -> String {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        format!("{run}.{}.{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The path of a group below the mounts, for those who make it themselves.
+    pub(crate) fn path(name: &str) -> String {
+        format!("/{PARENT}/{name}")
+    }
+
+    /// The operations that remove a group which somebody else made, in whichever hierarchies, and left.
+    pub(crate) fn remove(&self, list: &mut List, name: &str) {
+        list.stage(stage::AFTER);
+        for mount in &self.mounts {
+            remove(list, &format!("{mount}/{PARENT}/{name}"));
+        }
+    }
+
     /// Removes groups whose names begin with `prefix` and that hold no process, and names them.
     pub(crate) async fn sweep(&self, reach: &dyn Reach, site: &Site, prefix: &str) -> Vec<String> {
         let mut removed = vec![];
-        for parent in self.usable.values().collect::<BTreeSet<_>>() {
-            for (name, about) in reach.list(parent).await.unwrap_or_default() {
+        for parent in self.mounts.iter().map(|mount| format!("{mount}/{PARENT}")) {
+            for (name, about) in reach.list(&parent).await.unwrap_or_default() {
                 let dir = format!("{parent}/{name}");
                 if about.is_dir() && name.starts_with(prefix) {
                     let mut list = List::new();
-                    list.stage(stage::BEFORE).rmdir(&dir);
+                    remove(list.stage(stage::BEFORE), &dir);
                     if perform(reach, site, list).await.is_ok() {
                         removed.push(dir);
                     }
@@ -171,6 +194,16 @@ pub(crate) fn oom_kills(report: &[u8]) -> Option<u64> {
 
 fn limit_text(number: Option<u64>) -> String {
     number.map_or_else(|| "max".to_owned(), |n| n.to_string())
+}
+
+fn all_mounts(mounts: &str) -> Vec<String> {
+    let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    lines.filter(|w| w.len() >= 3 && w[2].starts_with("cgroup")).map(|w| w[1].to_owned()).collect()
+}
+
+/// With version 2 crun puts the program one level deeper.
+fn remove(list: &mut List, dir: &str) {
+    list.may_be_absent().rmdir(&format!("{dir}/container")).may_be_absent().rmdir(dir);
 }
 
 /// Version and mount point of a controller. On a hybrid system version 1 has the controllers. `offered` are those of

@@ -183,6 +183,9 @@ impl List {
     pub(crate) fn open(&mut self, slot: u64, path: &str, flags: u64) -> &mut Self {
         self.op(code::OPEN, format!("opening {path}"), &[slot.into(), path.into(), flags.into()])
     }
+    pub(crate) fn keep(&mut self, slot: u64) -> &mut Self {
+        self.op(code::KEEP, format!("keeping slot {slot} open"), &[slot.into()])
+    }
     pub(crate) fn mount(&mut self, source: &str, target: &str, kind: &str, flags: u64, data: &str) -> &mut Self {
         let what = if kind.is_empty() { source } else { kind };
         let says = format!("mounting {what} on {target}");

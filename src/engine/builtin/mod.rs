@@ -5,20 +5,19 @@
 //! beside the probes: this room decides, the launcher does. Lost against docker: no device control group, no AppArmor or
 //! SELinux label; a user without subordinate ids has one user in the cell; limits need a control group we may write to.
 
-mod abilities;
-mod capabilities;
-mod cgroup;
+pub(super) mod abilities;
+pub(super) mod capabilities;
+pub(super) mod cgroup;
+pub(super) mod ground;
 pub(super) mod launch;
 pub(super) mod list;
 mod place;
-mod policy;
-mod seccomp;
-mod settings;
+pub(super) mod policy;
+pub(super) mod seccomp;
+pub(super) mod settings;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -26,20 +25,21 @@ use tokio::sync::OnceCell;
 use crate::engine::options::Seccomp;
 use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, Prepared};
 use crate::fault::{Fault, Phase};
-use crate::host::{Reach, Site};
+use crate::host::Reach;
 use crate::id::RunId;
-use crate::image::{Content, Image};
+use crate::image::Image;
 
-use abilities::{Finding, Identity, Maps};
+use abilities::{Finding, Maps};
 use capabilities::Capabilities;
 use cgroup::{Cgroups, oom_kills};
+use ground::{Ground, Trees};
 use launch::{Launch, launch};
 use list::List;
 use policy::{Cell, Root};
-use settings::{Settings, User, look_up, refused};
+use settings::{BUILT_IN, Settings, refused};
 
-/// Largest profile or passwd read.
-const MAX_TEXT: u64 = 1 << 20;
+/// Largest profile read.
+const MAX_PROFILE: u64 = 1 << 20;
 
 /// The engine; see the module.
 pub struct BuiltIn {
@@ -47,84 +47,28 @@ pub struct BuiltIn {
     reach: Arc<dyn Reach>,
     ground: OnceCell<Ground>,
     findings: OnceCell<Vec<Finding>>,
-    /// Trees on the host, and what of this machine they are copies of.
-    trees: Mutex<HashMap<String, PathBuf>>,
-    counter: AtomicU64,
-}
-
-/// What the host has to offer, asked once.
-struct Ground {
-    site: Site,
-    identity: Identity,
-    filter: Option<Vec<u8>>,
-    cgroups: Cgroups,
-    host_devices: Vec<(String, u64, u64)>,
-    resolv_conf: Vec<u8>,
+    trees: Trees,
 }
 
 impl BuiltIn {
     /// An engine with these options on a host. Nothing is asked of the host yet.
     pub fn new(options: &EngineOptions, reach: Arc<dyn Reach>) -> Result<Self, Fault> {
-        let profile = match &options.seccomp {
-            Some(Seccomp::File(path)) => Some(
-                place::read_text(path, MAX_TEXT)
-                    .map_err(|e| refused(format!("option `seccomp`: {}: {e}", path.display())))?,
-            ),
-            _ => None,
-        };
         Ok(Self {
-            settings: Settings::new(options, profile.as_deref())?,
+            settings: Settings::new(options, profile_text(options)?.as_deref(), &BUILT_IN)?,
             reach,
             ground: OnceCell::new(),
             findings: OnceCell::new(),
-            trees: Mutex::default(),
-            counter: AtomicU64::new(0),
+            trees: Trees::default(),
         })
     }
 
     async fn ground(&self) -> Result<&Ground, Fault> {
-        self.ground.get_or_try_init(|| self.look()).await
-    }
-
-    async fn look(&self) -> Result<Ground, Fault> {
-        const MAX_RESOLV_CONF: usize = 64 << 10;
-        let reach = &*self.reach;
-        let site = reach.site().await?;
-        let identity = Identity::find(self.settings.userns, reach, &site).await?;
-        let privileged = self.settings.privileged;
-        Ok(Ground {
-            filter: policy::filter(&self.settings, &identity)?,
-            identity,
-            cgroups: Cgroups::discover(reach, &site).await,
-            host_devices: if privileged { place::device_nodes(reach, "/dev").await } else { vec![] },
-            resolv_conf: reach.read("/etc/resolv.conf", MAX_RESOLV_CONF).await.unwrap_or_default(),
-            site,
-        })
+        self.ground.get_or_try_init(|| Ground::look(&*self.reach, &self.settings)).await
     }
 
     async fn findings(&self, ground: &Ground) -> &[Finding] {
         let try_out = || abilities::try_out(&self.reach, &ground.identity, &ground.site, &ground.cgroups);
         self.findings.get_or_init(try_out).await
-    }
-
-    fn user(&self, root: &Root) -> Result<(u32, u32), Fault> {
-        let name = match &self.settings.user {
-            User::Ids(uid, gid) => return Ok((*uid, *gid)),
-            User::Named(name) => name,
-        };
-        let passwd = match root {
-            Root::Empty => String::new(),
-            Root::Tree(there) => {
-                let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-                let tree = trees.get(there).cloned().unwrap_or_else(|| PathBuf::from(there));
-                place::read_inside(&tree, "etc", "passwd", MAX_TEXT)
-                    .map_err(|e| Fault::new(Phase::Create, format!("/etc/passwd of the image: {e}")))?
-            }
-        };
-        look_up(&passwd, name).ok_or_else(|| {
-            Fault::new(Phase::Create, format!("option `user`: the image has no user `{name}`"))
-                .hint("give a number instead, such as \"1000:1000\"")
-        })
     }
 
     /// The launcher and the bytes it is handed for a job: what is needed to repeat the job by hand, or to measure what
@@ -145,7 +89,7 @@ impl BuiltIn {
             identity: &ground.identity,
             root: &root,
             filter: ground.filter.as_deref(),
-            user: self.user(&root)?,
+            user: self.trees.user(&self.settings.user, &root)?,
             mount_point: &ground.site.mount_point,
             payload: &payload,
             argv: &job.argv,
@@ -153,8 +97,7 @@ impl BuiltIn {
             resolv_conf: &ground.resolv_conf,
         };
         let mut list = policy::list(&cell)?;
-        let name = format!("{}.{}.{}", job.run, std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed));
-        ground.cgroups.limit(&mut list, &name, &self.settings.limits).map_err(|why| {
+        ground.cgroups.limit(&mut list, &Cgroups::name(&job.run), &self.settings.limits).map_err(|why| {
             Fault::new(Phase::Create, why)
                 .hint("limits of the built-in engine need root, or a control group to write to")
         })?;
@@ -192,18 +135,11 @@ impl BuiltIn {
     }
 }
 
-const EMPTY: &str = "empty";
-const TREE: &str = "tree:";
-
-impl TryFrom<&Prepared> for Root {
-    type Error = Fault;
-    fn try_from(prepared: &Prepared) -> Result<Self, Fault> {
-        match (prepared.0.as_str(), prepared.0.strip_prefix(TREE)) {
-            (EMPTY, _) => Ok(Self::Empty),
-            (_, Some(tree)) => Ok(Self::Tree(tree.to_owned())),
-            (other, None) => Err(Fault::new(Phase::Prepare, format!("`{other}` was prepared by another engine"))),
-        }
-    }
+/// The text of the profile file, where the options name one.
+pub(super) fn profile_text(options: &EngineOptions) -> Result<Option<String>, Fault> {
+    let Some(Seccomp::File(path)) = &options.seccomp else { return Ok(None) };
+    let text = place::read_text(path, MAX_PROFILE);
+    text.map(Some).map_err(|e| refused(format!("option `seccomp`: {}: {e}", path.display())))
 }
 
 #[async_trait]
@@ -226,19 +162,7 @@ impl Engine for BuiltIn {
     }
 
     async fn prepare(&self, image: &Image) -> Result<Prepared, Fault> {
-        match &image.content {
-            Content::Empty => Ok(Prepared(EMPTY.to_owned())),
-            Content::Tree(tree) => {
-                let there = self.reach.put(tree, &image.digest).await?;
-                let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-                trees.insert(there.clone(), tree.clone());
-                Ok(Prepared(format!("{TREE}{there}")))
-            }
-            Content::Reference(reference) => {
-                let cause = format!("`{reference}` is known to other engines only: the built-in one needs a tree");
-                Err(Fault::new(Phase::Prepare, cause).hint("give the image as archive, layout, rootfs or bootstrap"))
-            }
-        }
+        self.trees.prepare(&*self.reach, image, BUILT_IN.engine).await
     }
 
     async fn run(&self, job: &Job, image: &Prepared) -> Attempt {
@@ -254,23 +178,11 @@ impl Engine for BuiltIn {
     }
 }
 
-fn identity_text(maps: &Maps) -> &'static str {
+pub(super) fn identity_text(maps: &Maps) -> &'static str {
     match maps {
         Maps::None => "root",
         Maps::Own { .. } => "user namespace, one id",
         Maps::All => "user namespace of root",
         Maps::Ranges { .. } => "user namespace, subordinate ids",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_prepared_is_read_back_and_nothing_else() {
-        assert_eq!(Root::try_from(&Prepared("empty".into())), Ok(Root::Empty));
-        assert_eq!(Root::try_from(&Prepared("tree:/a b".into())), Ok(Root::Tree("/a b".into())));
-        assert!(Root::try_from(&Prepared("sha256:00".into())).is_err());
     }
 }

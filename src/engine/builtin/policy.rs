@@ -52,8 +52,8 @@ pub(crate) const MS_REC: u64 = 16384;
 pub(crate) const MS_PRIVATE: u64 = 1 << 18;
 const MS_STRICTATIME: u64 = 1 << 24;
 const MNT_DETACH: u64 = 2;
-const O_PATH: u64 = 0o10000000;
-const O_DIRECTORY: u64 = if cfg!(target_arch = "x86_64") { 0o200000 } else { 0o40000 };
+pub(crate) const O_PATH: u64 = 0o10000000;
+pub(crate) const O_DIRECTORY: u64 = if cfg!(target_arch = "x86_64") { 0o200000 } else { 0o40000 };
 const S_IFCHR: u64 = 0o020000;
 
 /// Slots of the launcher.
@@ -64,17 +64,17 @@ const HOST_SYS: u64 = 3;
 const ETC: u64 = 4;
 const DEVICES: u64 = 10;
 
-const HOSTNAME: &str = "abicus";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const HOSTNAME: &str = "abicus";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What may be written into a cell's root before the disk, that is memory, is full.
-const UPPER_SIZE: &str = "size=50%";
+pub(crate) const UPPER_SIZE: &str = "size=50%";
 
 /// Docker 20.10's default device nodes: name, mode, major, minor.
 const NODES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Docker 20.10's default masked and read-only paths: moby/oci/defaults.go.
-const MASKED: [&str; 10] = [
+pub(crate) const MASKED: [&str; 10] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/kcore",
@@ -86,9 +86,10 @@ const MASKED: [&str; 10] = [
     "/proc/scsi",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-const HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+pub(crate) const HOSTS: &[u8] =
+    b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
 ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// The list for a cell, up to its limits, which `cgroup` adds.
@@ -384,6 +385,7 @@ fn execute(list: &mut List, cell: &Cell) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::builtin::settings::BUILT_IN;
 
     fn identity(maps: Maps) -> Identity {
         Identity {
@@ -398,7 +400,7 @@ mod tests {
 
     /// What a list does, for people, in order.
     fn steps(options: &str, maps: Maps, user: (u32, u32)) -> Result<Vec<String>, Fault> {
-        let settings = Settings::new(&toml::from_str(options).unwrap(), None)?;
+        let settings = Settings::new(&toml::from_str(options).unwrap(), None, &BUILT_IN)?;
         let identity = identity(maps);
         let filter = filter(&settings, &identity)?;
         let cell = Cell {

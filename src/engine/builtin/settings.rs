@@ -57,17 +57,36 @@ pub(crate) struct Tmpfs {
 
 const DEFAULT_SHM: u64 = 64 << 20;
 
+/// How engines that take these options differ: in what they lack, and in what they do unasked.
+pub(crate) struct Manner {
+    /// In an error: `the built-in engine`.
+    pub(crate) engine: &'static str,
+    /// Options it has no means for.
+    pub(crate) lacks: &'static [&'static str],
+    /// What a cell gets that asks for nothing.
+    pub(crate) capabilities: fn() -> Capabilities,
+    /// Whether its default seccomp profile is docker's; else it is none of ours.
+    pub(crate) filters: bool,
+}
+
+/// Docker's policy, without the parts that need a daemon.
+pub(crate) const BUILT_IN: Manner = Manner {
+    engine: "the built-in engine",
+    lacks: &["apparmor", "selinux", "platform"],
+    capabilities: Capabilities::docker,
+    filters: true,
+};
+
 impl Settings {
     /// `profile` is the text of the profile file, where the options name one.
-    pub(crate) fn new(options: &EngineOptions, profile: Option<&str>) -> Result<Self, Fault> {
-        let lacks = ["apparmor", "selinux", "platform"];
-        if let Some(name) = options.set().into_iter().find(|name| lacks.contains(name)) {
-            return Err(refused(format!("option `{name}`: the built-in engine cannot do that"))
+    pub(crate) fn new(options: &EngineOptions, profile: Option<&str>, manner: &Manner) -> Result<Self, Fault> {
+        if let Some(name) = options.set().into_iter().find(|name| manner.lacks.contains(name)) {
+            return Err(refused(format!("option `{name}`: {} cannot do that", manner.engine))
                 .hint("leave the option out, or use an engine that has it (docker, podman)"));
         }
-        let default = if options.privileged { Capabilities::ALL } else { Capabilities::docker() };
+        let default = if options.privileged { Capabilities::ALL } else { (manner.capabilities)() };
         let capabilities = default.change(&options.capabilities.add, &options.capabilities.drop);
-        let seccomp = profile_for(options, profile)?;
+        let seccomp = profile_for(options, profile, manner)?;
         let seccomp_name = match (&options.seccomp, &seccomp) {
             (_, None) => "none".to_owned(),
             (Some(Seccomp::File(_)), Some(_)) => format!("profile {}", digest(profile.unwrap_or_default())),
@@ -78,8 +97,8 @@ impl Settings {
             seccomp,
             seccomp_name,
             capabilities: capabilities.map_err(|e| refused(format!("option `capabilities`: {e}")))?,
-            userns: userns(options.userns.as_deref())?,
-            host_network: host_network(options.network.as_deref())?,
+            userns: userns(options.userns.as_deref(), manner.engine)?,
+            host_network: host_network(options.network.as_deref(), manner.engine)?,
             read_only: options.read_only,
             tmpfs: options.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<_, _>>()?,
             shm_size: options.shm_size.map_or(DEFAULT_SHM, |size| size.0),
@@ -104,11 +123,12 @@ pub(crate) fn refused(cause: impl std::fmt::Display) -> Fault {
     Fault::new(Phase::Engine, cause)
 }
 
-fn profile_for(options: &EngineOptions, text: Option<&str>) -> Result<Option<Profile>, Fault> {
+fn profile_for(options: &EngineOptions, text: Option<&str>, manner: &Manner) -> Result<Option<Profile>, Fault> {
     let wrong = |e| refused(format!("option `seccomp`: {e}"));
     match (&options.seccomp, text) {
         (Some(Seccomp::Unconfined), _) => Ok(None),
         (None, _) if options.privileged => Ok(None),
+        (None | Some(Seccomp::Default), _) if !manner.filters => Ok(None),
         (Some(Seccomp::File(path)), Some(text)) => {
             Profile::parse(text).map(Some).map_err(|e| refused(format!("option `seccomp`: {}: {e}", path.display())))
         }
@@ -117,24 +137,20 @@ fn profile_for(options: &EngineOptions, text: Option<&str>) -> Result<Option<Pro
     }
 }
 
-fn userns(text: Option<&str>) -> Result<Userns, Fault> {
+fn userns(text: Option<&str>, engine: &str) -> Result<Userns, Fault> {
     match text {
         None => Ok(Userns::AsNeeded),
         Some("host") => Ok(Userns::Host),
         Some("private") => Ok(Userns::Private),
-        Some(other) => {
-            Err(refused(format!("option `userns`: `{other}`: the built-in engine knows `host` and `private`")))
-        }
+        Some(other) => Err(refused(format!("option `userns`: `{other}`: {engine} knows `host` and `private`"))),
     }
 }
 
-fn host_network(text: Option<&str>) -> Result<bool, Fault> {
+fn host_network(text: Option<&str>, engine: &str) -> Result<bool, Fault> {
     match text {
         None | Some("none") => Ok(false),
         Some("host") => Ok(true),
-        Some(other) => {
-            Err(refused(format!("option `network`: `{other}`: the built-in engine knows `none` and `host`")))
-        }
+        Some(other) => Err(refused(format!("option `network`: `{other}`: {engine} knows `none` and `host`"))),
     }
 }
 
@@ -180,7 +196,8 @@ fn tmpfs(text: &str) -> Result<Tmpfs, Fault> {
     Ok(tmpfs)
 }
 
-const RLIMITS: [&str; 16] = [
+/// Names of resource limits in the order of their numbers.
+pub(crate) const RLIMITS: [&str; 16] = [
     "cpu",
     "fsize",
     "data",
@@ -244,7 +261,7 @@ mod tests {
 
     fn settings(toml: &str) -> Result<Settings, String> {
         let options: EngineOptions = toml::from_str(toml).unwrap();
-        Settings::new(&options, None).map_err(|fault| fault.cause)
+        Settings::new(&options, None, &BUILT_IN).map_err(|fault| fault.cause)
     }
 
     #[test]

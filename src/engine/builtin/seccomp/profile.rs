@@ -1,6 +1,7 @@
 //! Reads profiles and resolves them: which rules are in force here, and what each answers. Pure.
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::numbers::Architecture;
 use crate::engine::builtin::capabilities::Capabilities;
@@ -21,7 +22,7 @@ pub(crate) enum ProfileError {
     Json(#[from] serde_json::Error),
     #[error("unknown seccomp action `{0}`")]
     Action(String),
-    #[error("seccomp action `{0}` needs a supervisor, which the built-in engine has not")]
+    #[error("seccomp action `{0}` needs a supervisor, which there is not")]
     Unsupported(String),
     #[error("unknown comparison `{0}`")]
     Comparison(String),
@@ -162,6 +163,38 @@ impl Profile {
             || own.is_some_and(|map| map.sub_architectures.iter().any(|name| name == arch.scmp()))
     }
 
+    /// The same profile as the OCI's runtime specification wants it: only what is in force here, in its order.
+    pub(crate) fn oci(&self, around: &Surroundings) -> Result<Value, ProfileError> {
+        let own = self.arch_map.iter().find(|map| map.architecture == Architecture::X86_64.scmp());
+        let architectures = match own {
+            Some(map) => [std::slice::from_ref(&map.architecture), &map.sub_architectures].concat(),
+            None => self.architectures.clone(),
+        };
+        let mut syscalls = vec![];
+        for entry in &self.syscalls {
+            if !entry.includes.all(around)? || entry.excludes.any(around)? {
+                continue;
+            }
+            let mut call = json!({ "action": entry.action });
+            call["names"] = entry.names.iter().chain(&entry.name).cloned().collect();
+            if let Some(number) = number(entry.errno_ret, entry.errno.as_deref())? {
+                call["errnoRet"] = number.into();
+            }
+            if let Some(args) = entry.args.as_ref().filter(|args| !args.is_empty()) {
+                call["args"] = args.iter().map(Args::oci).collect();
+            }
+            syscalls.push(call);
+        }
+        let mut oci = json!({ "defaultAction": self.default_action, "syscalls": syscalls });
+        if !architectures.is_empty() {
+            oci["architectures"] = architectures.into();
+        }
+        if let Some(number) = number(self.default_errno_ret, self.default_errno.as_deref())? {
+            oci["defaultErrnoRet"] = number.into();
+        }
+        Ok(oci)
+    }
+
     /// The rules in force, in the profile's order.
     pub(crate) fn resolve(&self, around: &Surroundings) -> Result<Vec<Rule>, ProfileError> {
         let mut rules = vec![];
@@ -205,6 +238,10 @@ impl Filter {
 }
 
 impl Args {
+    fn oci(&self) -> Value {
+        json!({ "index": self.index, "value": self.value, "valueTwo": self.value_two, "op": self.op })
+    }
+
     fn condition(&self) -> Result<Argument, ProfileError> {
         if self.index > 5 {
             return Err(ProfileError::Index(self.index));
@@ -227,11 +264,7 @@ fn answer(action: &str, number: Option<u32>, name: Option<&str>, otherwise: u32)
     Ok(match action {
         "SCMP_ACT_ALLOW" => ALLOW,
         "SCMP_ACT_LOG" => LOG,
-        "SCMP_ACT_ERRNO" => errno(match (number, name.filter(|name| !name.is_empty())) {
-            (Some(number), _) => number,
-            (None, Some(name)) => errno_named(name)?,
-            (None, None) => otherwise,
-        }),
+        "SCMP_ACT_ERRNO" => errno(self::number(number, name)?.unwrap_or(otherwise)),
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => 0,
         "SCMP_ACT_KILL_PROCESS" => 0x8000_0000,
         "SCMP_ACT_TRAP" => 0x0003_0000,
@@ -239,6 +272,15 @@ fn answer(action: &str, number: Option<u32>, name: Option<&str>, otherwise: u32)
         "SCMP_ACT_NOTIFY" => return Err(ProfileError::Unsupported(action.to_owned())),
         other => return Err(ProfileError::Action(other.chars().take(40).collect())),
     })
+}
+
+/// The errno a profile gives by number, or by name.
+fn number(number: Option<u32>, name: Option<&str>) -> Result<Option<u32>, ProfileError> {
+    match (number, name.filter(|name| !name.is_empty())) {
+        (Some(number), _) => Ok(Some(number)),
+        (None, Some(name)) => errno_named(name).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// Podman's profiles name errnos; these are the ones that stand in profiles.
