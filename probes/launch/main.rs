@@ -5,6 +5,9 @@
 //! `setup INDEX errno N`, `started`, `exit N` or `signal N`, `usage USER_US SYSTEM_US MAXRSS_KB`, `report KEY LENGTH` and
 //! that many bytes, `malformed`, `done`. When LIFELINE reaches its end, everything the launcher started is killed.
 //!
+//! `launch agent DIR [DEVICE]` serves a driver on another machine: see `agent/mod.rs`. As the first process of a machine it
+//! is that agent, see `agent/init.rs`.
+//!
 //! It knows no policy: which mounts, which capabilities, which filter, and why, is the driver's business. So the driver
 //! needs no unsafe code, and the same launcher serves where nothing else of abicus runs.
 #![no_std]
@@ -16,6 +19,7 @@ mod rt;
 mod start;
 
 mod act;
+mod agent;
 mod cell;
 mod execute;
 mod format;
@@ -36,23 +40,40 @@ unsafe impl Sync for Room {}
 static ROOM: Room = Room(core::cell::UnsafeCell::new([0; MAX_LIST]));
 
 fn main() -> i32 {
+    // The kernel's own name for it: the first process of a cell may be this program too.
+    if sys::getpid() == 1 && process::args().next() == Some(c"/init") {
+        agent::init::main();
+    }
     let mut arguments = process::args().skip(1);
-    let (Some(ops), Some(status), Some(lifeline), None) =
-        (arguments.next(), arguments.next(), arguments.next(), arguments.next())
-    else {
-        let _ = sys::write(2, b"usage: launch OPS STATUS LIFELINE\n");
-        return 2;
-    };
+    match (arguments.next(), arguments.next(), arguments.next(), arguments.next()) {
+        (Some(agent), Some(dir), device, None) if agent == c"agent" => agent::run(dir, device),
+        (Some(ops), Some(status), Some(lifeline), None) => {
+            let ops = number(ops).map_or(From::File(ops), From::Descriptor);
+            number(status).map_or(2, |status| launch(ops, status, number(lifeline)))
+        }
+        _ => {
+            let _ = sys::write(2, b"usage: launch OPS STATUS LIFELINE\n       launch agent DIR [DEVICE]\n");
+            2
+        }
+    }
+}
+
+/// Where the list is.
+enum From<'a> {
+    Descriptor(i32),
+    File(&'a CStr),
+}
+
+fn launch(ops: From, status: i32, lifeline: Option<i32>) -> i32 {
     // Out of the way of slots and of what the cell gets as 0, 1 and 2, and never inherited by it.
-    let (Some(status), lifeline) = (number(status).and_then(out_of_the_way), number(lifeline).and_then(out_of_the_way))
-    else {
+    let (Some(status), lifeline) = (out_of_the_way(status), lifeline.and_then(out_of_the_way)) else {
         return 2;
     };
     // SAFETY: the only place that refers to ROOM.
     let room = unsafe { &mut *ROOM.0.get() };
-    let list = match number(ops) {
-        Some(fd) => read_list(fd, room),
-        None => sys::open(ops, O_RDONLY, 0).ok().and_then(|fd| read_list(fd, room)),
+    let list = match ops {
+        From::Descriptor(fd) => read_list(fd, room),
+        From::File(name) => sys::open(name, O_RDONLY, 0).ok().and_then(|fd| read_list(fd, room)),
     };
     close_others(status, lifeline.unwrap_or(status));
     let Some(list) = list else {
