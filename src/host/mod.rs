@@ -3,6 +3,7 @@
 //! In: a host as the matrix declares it. Out: a way to reach it ([`Reach`]) and its facts, nothing volatile among them, so
 //! that hosts with equal facts are of one class. Knows no engine and no image.
 
+pub mod agent;
 mod facts;
 mod local;
 mod open;

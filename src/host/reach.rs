@@ -6,7 +6,7 @@
 //! [`Reach::put`], which is the driver's.
 //!
 //! [`Local`](super::Local) is the identity. Where one byte stream leads to the host (SSH, a virtual machine's serial port),
-//! an agent on the far side does all of this over that stream, and whoever opens the stream needs to implement
+//! [`Agent`](crate::host::agent::Agent) does all of this over that stream, and whoever opens the stream needs to implement
 //! nothing else: connect, hand both ends to the agent, keep the process behind it alive.
 //!
 //! An implementation connects when it is first used, not when it is made; when the connection fails or breaks, every

@@ -45,7 +45,7 @@ pub mod kind {
         END = 7,
         /// Driver: a launcher, whose list follows as `DATA`; `CLOSE` lets go of its lifeline.
         LAUNCH = 8,
-        /// Driver: path of a socket to connect to.
+        /// Driver: path of a socket to connect to. Agent: an empty `REPLY` when it is connected.
         CONNECT = 9,
         /// Driver: bytes for the stream.
         DATA = 10,

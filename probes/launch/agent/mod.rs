@@ -238,7 +238,12 @@ fn frame_for(head: Head, payload: &[u8], channels: &mut [Channel], output: &mut 
         (kind::LIST, name) => channel::text(name, &mut room).and_then(|name| files::list(output, id, name)),
         (kind::REMOVE, name) => own(name, &mut room).and_then(|name| tree::remove(dir, name)),
         (kind::LAUNCH | kind::CONNECT | kind::PUT, _) => match open(head, payload, channels, dir) {
-            Ok(()) => return true,
+            Ok(()) => {
+                if head.kind == kind::CONNECT {
+                    output.say(id, kind::REPLY, &[]);
+                }
+                return true;
+            }
             Err(errno) => Err(errno),
         },
         // For a channel that is over already.

@@ -116,8 +116,14 @@ pub(crate) async fn launch(job: &Launch<'_>) -> (Attempt, Told) {
     let now = Instant::now();
     let started = collected.started.unwrap_or(now);
     let ended = collected.ended.unwrap_or(now).max(started);
+    let mut verdict = verdict(job.list, &told, &collected);
+    if verdict.is_err()
+        && let Err(lost) = job.reach.site().await
+    {
+        verdict = Err(lost);
+    }
     let attempt = Attempt {
-        ended: verdict(job.list, &told, &collected),
+        ended: verdict,
         stdout: collected.stdout.bytes,
         stderr: collected.stderr.bytes,
         timing: Timing { create_ms: ms(begun, started), run_ms: ms(started, ended), remove_ms: ms(ended, now) },
