@@ -1,6 +1,6 @@
 //! Engines that are a command, on this machine: runc, crun and runsc without a daemon, bubblewrap, systemd-nspawn; as root
 //! and as an ordinary user. What each does with a cell is seen from inside by busybox.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod builtin_support;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abicus::fault::{Fault, Phase};
-use abicus::image::{Content, EMPTY_DIGEST, Image, ImageStore, Progress, Source, Step, quiet};
+use abicus::image::{Content, EMPTY_DIGEST, Image, ImageStore, Progress, Pull, Source, Step, quiet};
 use image_support::{Bench, Layout, Tape, awkward_tree, config, gzip, hex, is_root, listing, saved, tree};
 
 fn names(image: &Image) -> Vec<String> {
@@ -41,7 +41,9 @@ fn scratch_is_nothing_at_all() {
 
 #[test]
 fn a_reference_stays_a_reference() {
-    let image = Bench::new().open(&Source::Reference("example/app:1".to_owned())).unwrap();
+    let reference = "example/app:1".to_owned();
+    let source = Source::Reference { reference, architecture: None, pull: Pull::Engine };
+    let image = Bench::new().open(&source).unwrap();
     assert_eq!(image.content, Content::Reference("example/app:1".to_owned()));
     assert_eq!(image.digest, "");
 }

@@ -1,21 +1,21 @@
-//! Pulls from registries: one that misbehaves on purpose, and a real one (`cargo test -- --ignored`).
+//! Pulls from registries: one that misbehaves on purpose, and a real one.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod image_support;
+mod registry_support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use abicus::fault::Fault;
 use abicus::image::registry::Access;
 use abicus::image::{Image, ImageStore, quiet};
-use image_support::{Bench, Layout, Tape, gzip, hex, run, tree};
+use image_support::{Bench, hex, tree};
+use registry_support::{Real, push};
 
 /// A request: path with query, and headers by lower-case name.
 #[derive(Debug, Clone)]
@@ -120,28 +120,6 @@ fn stored(request: &Request, layout: &Path) -> Answer {
     }
 }
 
-/// A layout whose tag `one` is an image of two layers, and `many` an index for two architectures.
-fn layout(path: &Path) -> Vec<Vec<u8>> {
-    let oci = Layout(path);
-    let mut state = 1u64;
-    let mut byte = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b' ' + (state % 90) as u8)
-    };
-    let noise: String = (0..60_000).map(|_| byte()).collect();
-    let layers = vec![Tape::new().file("noise", &noise).end(), Tape::new().file("b", "b").end()];
-    let platform = |name: &str| format!(",\"platform\":{{\"os\":\"linux\",\"architecture\":\"{name}\"}}");
-    let one = oci.image(&layers, "amd64", gzip, &platform("amd64"));
-    let other = oci.image(&[Tape::new().file("arm", "").end()], "arm64", gzip, &platform("arm64"));
-    fs::create_dir_all(path.join("tags")).unwrap();
-    let digest = one.split("sha256:").nth(1).unwrap()[..64].to_owned();
-    fs::copy(path.join("blobs/sha256").join(digest), path.join("tags/one")).unwrap();
-    fs::write(path.join("tags/many"), oci.index(&[other, one])).unwrap();
-    layers
-}
-
 fn biggest_blob(layout: &Path) -> String {
     let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|e| e.unwrap());
     blobs.max_by_key(|e| e.metadata().unwrap().len()).unwrap().file_name().into_string().unwrap()
@@ -165,7 +143,7 @@ struct Pull {
 impl Pull {
     fn new() -> Self {
         let layout = tempfile::tempdir().unwrap();
-        let layers = self::layout(layout.path());
+        let layers = registry_support::layout(layout.path());
         Self { bench: Bench::new(), layout, layers }
     }
 
@@ -387,59 +365,7 @@ fn what_is_not_there_is_said_at_once_and_what_is_down_after_some_attempts() {
     assert!(fault.cause.contains("is not a reference"), "{fault}");
 }
 
-/// A real registry, ended when dropped.
-struct Real(Child, String);
-
-impl Real {
-    fn start(dir: &Path, password: bool) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let mut config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            dir.join("data").display()
-        );
-        if password {
-            // user:sesame
-            run("sh", &["-c", "htpasswd -Bbn user sesame > \"$1\"", "sh", dir.join("htpasswd").to_str().unwrap()]);
-            let file = dir.join("htpasswd");
-            config += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
-        }
-        let file = dir.join("registry.yml");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let real = Self(command.spawn().unwrap(), address.clone());
-        let started = Instant::now();
-        while TcpStream::connect(&address).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "the registry does not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        real
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn push(layout: &Path, registry: &Real, login: &[&str]) {
-    let oci = Layout(layout);
-    let manifest = fs::read(layout.join("tags/one")).unwrap();
-    let (digest, size) = oci.blob(&manifest);
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let annotation = "\"annotations\":{\"org.opencontainers.image.ref.name\":\"one\"}";
-    oci.write_index(&[format!("{{\"mediaType\":\"{kind}\",\"digest\":\"{digest}\",\"size\":{size},{annotation}}}")]);
-    let (from, to) = (format!("oci:{}:one", layout.display()), format!("docker://{}/team/app:one", registry.1));
-    let mut arguments = vec!["copy", "-q", "--dest-tls-verify=false"];
-    arguments.extend(login);
-    arguments.extend([from.as_str(), to.as_str()]);
-    run("skopeo", &arguments);
-}
-
 #[test]
-#[ignore = "needs docker-registry and skopeo"]
 fn a_real_registry_without_a_password_serves_what_skopeo_pushed() {
     let (pulled, dir) = (Pull::new(), tempfile::tempdir().unwrap());
     let real = Real::start(dir.path(), false);
@@ -450,7 +376,6 @@ fn a_real_registry_without_a_password_serves_what_skopeo_pushed() {
 }
 
 #[test]
-#[ignore = "needs docker-registry, htpasswd and skopeo"]
 fn a_real_registry_with_a_password_wants_the_right_one() {
     let (pulled, dir) = (Pull::new(), tempfile::tempdir().unwrap());
     let real = Real::start(dir.path(), true);

@@ -70,6 +70,31 @@ fn every_mistake_is_named_with_its_place() {
             "",
         ),
         (
+            "[[engine]]\nname = \"e\"\nkind = \"oci\"\n",
+            "matrix.toml:11:8: engine `e` does not say which OCI runtime",
+            "\"crun\"",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nreference = \"UPPER case\"\n",
+            "matrix.toml:11:13: `UPPER case` is not a reference to an image",
+            "docker.io/library/debian:12",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nreference = \"debian\"\nplatform = \"windows/amd64\"\n",
+            "matrix.toml:12:12: `windows/amd64` is not a platform",
+            "linux/386",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nscratch = true\npull = \"engine\"\n",
+            "matrix.toml:12:8: `pull` is about a `reference`",
+            "",
+        ),
+        (
+            "[[registry]]\nhost = \"docker.io\"\nmirrors = [\"mirror\"]\n",
+            "matrix.toml:11:12: `mirror` is not the address of a mirror",
+            "https://",
+        ),
+        (
             "[[engine]]\nname = \"e\"\nkind = \"docker\"\noptions = { seccomp = \"gone.json\" }\n",
             "seccomp profile `/m/gone.json` does not exist",
             "was taken as a path",

@@ -10,7 +10,8 @@ use super::{Error, Exit, Format, MatrixArgument, cache_dir, print, print_json, r
 use crate::engine::{self, Facts};
 use crate::fault::Fault;
 use crate::host;
-use crate::image::Source;
+use crate::image::registry::Access;
+use crate::image::{ImageStore, Pull, Source};
 use crate::spec::{HostSpec, Matrix};
 
 /// Say what is missing on the way to each host, engine and image, and how to get it
@@ -39,11 +40,51 @@ impl Finding {
         match result {
             Ok(facts) => {
                 let says: Vec<&str> = brief.iter().filter_map(|name| facts.get(*name)).map(String::as_str).collect();
-                Self { what, ok: true, optional, says: says.join(", "), help: None, facts }
+                let says = format!("{}{}", says.join(", "), abilities(&facts));
+                Self { what, ok: true, optional, says, help: None, facts }
             }
             Err(fault) => Self { what, ok: false, optional, says: fault.cause, help: fault.hint, facts: Facts::new() },
         }
     }
+}
+
+/// What an engine found out that it can do, cannot do, and takes without doing it: a line each.
+fn abilities(facts: &Facts) -> String {
+    let of =
+        |prefix: &'static str| facts.iter().filter_map(move |(name, says)| Some((name.strip_prefix(prefix)?, says)));
+    let (can, cannot): (Vec<_>, Vec<_>) = of("engine.can.").partition(|(_, says)| *says == "yes");
+    let mut text = String::new();
+    if !can.is_empty() {
+        let names: Vec<&str> = can.into_iter().map(|(name, _)| name).collect();
+        text += &format!("\ncan: {}", names.join(", "));
+    }
+    for (name, says) in cannot {
+        text += &format!("\ncannot: {name}: {}", says.trim_start_matches("no: "));
+    }
+    for (name, says) in of("engine.ignored.") {
+        text += &format!("\nignores `{name}`: {says}");
+    }
+    text
+}
+
+/// Whether somebody can come up with an image by reference: its registry, or an engine that has it.
+async fn find(matrix: &Matrix, reference: &str, cache: &Path) -> Result<Facts, Fault> {
+    let registries = Access { attempts: 1, ..rig::registries(matrix) };
+    let fault = match ImageStore::at(cache.join("images"))?.ask(reference, &registries).await {
+        Ok(digest) => return Ok(Facts::from([("digest".to_owned(), digest)])),
+        Err(fault) => fault,
+    };
+    for host in &matrix.hosts {
+        let reach = host::open(host, cache);
+        for spec in matrix.engines.iter().filter(|engine| engine.kind.has_references()) {
+            if let Ok(engine) = engine::open(spec, &reach, cache)
+                && engine.has(reference).await == Ok(true)
+            {
+                return Ok(Facts::from([("from".to_owned(), format!("engine {} has it", spec.id))]));
+            }
+        }
+    }
+    Err(fault)
 }
 
 /// A host and the engines on it.
@@ -73,13 +114,17 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let cache = cache_dir();
     // All hosts at once: a dead one delays nobody.
     let looks = matrix.hosts.iter().map(|spec| look_at(spec, &matrix, &cache));
-    let mut findings: Vec<Finding> = rig::runtime()?.block_on(join_all(looks)).into_iter().flatten().collect();
+    let runtime = rig::runtime()?;
+    let mut findings: Vec<Finding> = runtime.block_on(join_all(looks)).into_iter().flatten().collect();
     for spec in &matrix.images {
         let result = match &spec.source {
             Source::Bootstrap(_) => super::mmdebstrap(),
+            Source::Reference { reference, pull: Pull::Driver, .. } => {
+                runtime.block_on(find(&matrix, reference, &cache))
+            }
             _ => Ok(Facts::new()),
         };
-        findings.push(Finding::new(format!("image {}", spec.id), spec.optional, result, &["tool"]));
+        findings.push(Finding::new(format!("image {}", spec.id), spec.optional, result, &["tool", "digest", "from"]));
     }
     let missing = findings.iter().any(|finding| !finding.ok && !finding.optional);
     if arguments.format == Format::Json {

@@ -9,6 +9,7 @@ use crate::engine;
 use crate::execute::{Rig, materialize};
 use crate::host;
 use crate::image::ImageStore;
+use crate::image::registry::Access;
 use crate::plan::Plan;
 use crate::spec::Matrix;
 
@@ -26,7 +27,13 @@ pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Err
         }
         hosts.insert(spec.id.clone(), (spec.clone(), reach));
     }
-    Ok(Rig { hosts, engines, images, payload, base: base.to_owned(), defaults: matrix.defaults.clone() })
+    let (base, defaults) = (base.to_owned(), matrix.defaults.clone());
+    Ok(Rig { hosts, engines, images, registries: registries(matrix), payload, base, defaults })
+}
+
+/// How the registries of a matrix are reached: as this user reaches them, and as the matrix says.
+pub(super) fn registries(matrix: &Matrix) -> Access {
+    Access::of_user().with(matrix.registries.iter().map(|spec| (spec.host.as_str(), &spec.mirrors[..], spec.insecure)))
 }
 
 /// The runtime that commands which talk to engines run on.

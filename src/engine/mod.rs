@@ -127,6 +127,11 @@ pub trait Engine: Send + Sync {
     /// Makes the image available to this engine; called once per engine and image, may take long.
     async fn prepare(&self, image: &Image) -> Result<Prepared, Fault>;
 
+    /// Whether it has an image of this reference, so that nobody need fetch it.
+    async fn has(&self, _reference: &str) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
     /// Writes an image this engine has, or can pull, to a file as `docker save` does, so that every engine can be given it.
     async fn export(&self, reference: &str, to: &Path) -> Result<(), Fault> {
         let cause =

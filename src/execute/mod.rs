@@ -25,6 +25,7 @@ use crate::engine::{Engine, Facts, Payload, Prepared};
 use crate::fault::{Fault, Phase};
 use crate::host::Reach;
 use crate::id::{CellId, EngineId, HostId, ImageId};
+use crate::image::registry::Access;
 use crate::image::{Image, ImageStore};
 use crate::plan::{Plan, Planned};
 use crate::spec::{Defaults, HostSpec};
@@ -41,6 +42,8 @@ pub struct Rig {
     pub engines: HashMap<(HostId, EngineId), EngineHandle>,
     /// Where images come from.
     pub images: ImageStore,
+    /// How registries are reached.
+    pub registries: Access,
     /// What is put into cells.
     pub payload: Arc<Payload>,
     /// The directory relative paths of the matrix start from.

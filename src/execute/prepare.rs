@@ -10,7 +10,7 @@ use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
 use crate::host;
 use crate::id::{CellId, ImageId};
-use crate::image::{Content, Image, Progress, Source, host_architecture};
+use crate::image::{Content, Image, Progress, Pull, Source, host_architecture};
 use crate::store::{Entry, State};
 
 /// A cell that can run.
@@ -113,7 +113,10 @@ async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {
     };
     let images = &shared.rig.images;
     let result = match &spec.source {
-        Source::Reference(reference) => referenced(shared, id, reference, progress).await,
+        Source::Reference { reference, architecture, pull: Pull::Driver } => {
+            let architecture = architecture.as_deref().unwrap_or(host_architecture());
+            referenced(shared, id, reference, architecture, progress).await
+        }
         source => images.open(id, source, &shared.rig.base, host_architecture(), progress).await,
     };
     let result = result.map(Arc::new);
@@ -124,32 +127,58 @@ async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {
     result
 }
 
-/// An image by reference: the first engine that has it, or pulls it, hands it over, and every engine runs the same tree.
-async fn referenced(shared: &Shared, id: &ImageId, reference: &str, progress: Progress) -> Result<Image, Fault> {
-    let file = tempfile::Builder::new()
-        .prefix("export-")
-        .tempfile_in(shared.rig.images.cache())
-        .map_err(|error| Fault::new(Phase::Image, format!("{}: {error}", shared.rig.images.cache().display())))?;
-    let mut first = None;
-    for engine in shared.plan.engines.iter().filter(|engine| engine.kind.has_references()) {
-        let handles = shared.rig.engines.iter().filter(|((_, id), _)| *id == engine.id);
-        for handle in handles.filter_map(|(_, handle)| handle.as_ref().ok()) {
-            match handle.export(reference, file.path()).await {
-                Ok(()) => {
-                    let mut image =
-                        shared.rig.images.open_archive(id, file.path(), None, host_architecture(), progress).await?;
-                    image.facts.insert("reference".into(), reference.to_owned());
-                    return Ok(image);
-                }
-                Err(fault) => {
-                    first.get_or_insert(fault);
-                }
-            }
+/// An image by reference, fetched once for every engine: from one that has it, else from its registry, else by way of an
+/// engine, which may know credentials and mirrors that this user does not.
+async fn referenced(
+    shared: &Shared,
+    id: &ImageId,
+    reference: &str,
+    architecture: &str,
+    progress: Progress,
+) -> Result<Image, Fault> {
+    let mut engines = vec![];
+    for spec in shared.plan.engines.iter().filter(|engine| engine.kind.has_references()) {
+        let handles = shared.rig.engines.iter().filter(|((_, id), _)| *id == spec.id);
+        engines.extend(handles.filter_map(|(_, handle)| handle.as_ref().ok()));
+    }
+    for engine in &engines {
+        if engine.has(reference).await == Ok(true)
+            && let Ok(image) = handed_over(shared, id, engine, reference, architecture, progress.clone()).await
+            && image.architecture.as_deref().is_none_or(|found| found == architecture)
+        {
+            return Ok(image);
         }
     }
-    let cause = format!("no engine of this matrix keeps images by reference, so nobody can pull `{reference}`");
-    let nobody = || Fault::new(Phase::Image, cause).hint("add a docker or podman engine, or give the image as archive");
-    Err(first.unwrap_or_else(nobody))
+    let rig = &shared.rig;
+    let pulled = rig.images.pull(id, reference, architecture, &rig.registries, progress.clone()).await;
+    let Err(fault) = pulled else { return pulled };
+    for engine in &engines {
+        if let Ok(image) = handed_over(shared, id, engine, reference, architecture, progress.clone()).await {
+            return Ok(image);
+        }
+    }
+    // What the registry says is more than what an engine makes of it.
+    Err(fault)
+}
+
+/// An image out of an engine, which pulls it where it has not got it.
+async fn handed_over(
+    shared: &Shared,
+    id: &ImageId,
+    engine: &Arc<dyn Engine>,
+    reference: &str,
+    architecture: &str,
+    progress: Progress,
+) -> Result<Image, Fault> {
+    let images = &shared.rig.images;
+    let file = tempfile::Builder::new()
+        .prefix("export-")
+        .tempfile_in(images.cache())
+        .map_err(|error| Fault::new(Phase::Image, format!("{}: {error}", images.cache().display())))?;
+    engine.export(reference, file.path()).await?;
+    let mut image = images.open_archive(id, file.path(), None, architecture, progress).await?;
+    image.facts.insert("reference".into(), reference.to_owned());
+    Ok(image)
 }
 
 /// Whether the programs of this image are for a CPU that this kernel cannot run.

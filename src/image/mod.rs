@@ -50,10 +50,28 @@ pub enum Source {
         /// `org.opencontainers.image.ref.name` of the image wanted.
         tag: Option<String>,
     },
-    /// A reference that an engine has or pulls itself.
-    Reference(String),
+    /// An image of a registry.
+    Reference {
+        /// `docker.io/library/debian:12`.
+        reference: String,
+        /// OCI's name of the architecture wanted, where it is not the host's.
+        architecture: Option<String>,
+        /// Who fetches it.
+        pull: Pull,
+    },
     /// A root file system made from a distribution's packages.
     Bootstrap(Bootstrap),
+}
+
+/// Who fetches an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pull {
+    /// abicus, once, for every engine: from an engine that has it, else from its registry, else by way of an engine.
+    #[default]
+    Driver,
+    /// Each engine for itself: what it makes of manifests and layers is part of the question.
+    Engine,
 }
 
 /// A root file system made from a distribution's packages by mmdebstrap, from its default mirror.

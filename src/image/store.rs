@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::blob::{Cancel, Limits};
 use super::cache::Cache;
 use super::error::ImageError;
-use super::registry::Access;
+use super::registry::{self, Access, Reference};
 use super::task::{Ready, Task};
 use super::{Content, Image, Source};
 use crate::engine::Facts;
@@ -76,7 +76,9 @@ impl ImageStore {
         let (source, base, arch) = (source.clone(), base.to_path_buf(), arch.to_owned());
         match source {
             Source::Scratch => Ok(empty(id)),
-            Source::Reference(reference) => Ok(reference_only(id, &reference)),
+            Source::Reference { reference, architecture, .. } => {
+                Ok(Image { architecture, ..reference_only(id, &reference) })
+            }
             Source::Rootfs(path) => {
                 let work = move |task: &Task| task.rootfs(&base.join(path));
                 self.work(id, progress, work).await
@@ -118,6 +120,13 @@ impl ImageStore {
     ) -> Result<Image, Fault> {
         let (reference, arch, access) = (reference.to_owned(), arch.to_owned(), access.clone());
         self.work(id, progress, move |task| task.registry(&reference, &arch, &access)).await
+    }
+
+    /// What a registry says of a reference, without fetching the image: the digest of its manifest or index.
+    pub async fn ask(&self, reference: &str, access: &Access) -> Result<String, Fault> {
+        let (reference, access) = (reference.to_owned(), access.clone());
+        let asked = tokio::task::spawn_blocking(move || registry::ask(&Reference::parse(&reference)?, &access)).await;
+        Ok(asked.map_err(|e| Fault::new(Phase::Image, e))??)
     }
 
     /// Runs work on a thread that may block, until it is done or nobody waits for it any more.

@@ -40,6 +40,8 @@ pub struct Matrix {
     pub hosts: Vec<HostSpec>,
     /// In the order of the file; never empty.
     pub engines: Vec<EngineSpec>,
+    /// Registries that are reached in a way of their own.
+    pub registries: Vec<RegistrySpec>,
     /// Combinations that are not wanted.
     pub excludes: Vec<Exclude>,
     /// What changes the catalogue's judgement.
@@ -76,6 +78,17 @@ pub struct ImageSpec {
     pub source: Source,
     /// Whether its absence is a skip and not an error.
     pub optional: bool,
+}
+
+/// A registry as declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySpec {
+    /// As references name it: `docker.io`, `registry.example.org:5000`.
+    pub host: String,
+    /// Base URLs that are asked first, in order.
+    pub mirrors: Vec<String>,
+    /// Whether it may be talked to without TLS.
+    pub insecure: bool,
 }
 
 /// A host as declared.

@@ -10,15 +10,17 @@ use toml::Spanned;
 
 use super::error::{Errors, did_you_mean};
 use super::terms;
-use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable};
+use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable, RegistryTable};
 use super::vm::vm;
 use super::{
-    CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, SpecErrors, World,
+    CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, RegistrySpec,
+    SpecErrors, World,
 };
 use crate::catalog::Catalogue;
 use crate::engine::options::Seccomp;
 use crate::id::{CellId, CheckId, EngineId, HostId, ImageId, InvalidName};
 use crate::image::Source;
+use crate::image::registry::Reference;
 
 /// Reads a matrix. `file` is the name errors carry.
 pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, SpecErrors> {
@@ -42,6 +44,7 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
         images,
         hosts,
         engines,
+        registries: shape.registry.into_iter().map(|table| registry(table, &mut errors)).collect(),
         excludes: vec![],
         terms: terms::read(shape.profile, shape.waiver, &mut errors),
     };
@@ -189,16 +192,23 @@ fn image(
         sources.push(("rootfs", text.span(), Source::Rootfs(path(text))));
     }
     if let Some(text) = &table.reference {
-        sources.push(("reference", text.span(), Source::Reference(text.get_ref().clone())));
+        sources.push(("reference", text.span(), reference(text, &table, errors)));
     }
-    if let Some(bootstrap) = table.bootstrap {
-        sources.push(("bootstrap", bootstrap.span(), Source::Bootstrap(bootstrap.into_inner())));
+    if let Some(bootstrap) = &table.bootstrap {
+        sources.push(("bootstrap", bootstrap.span(), Source::Bootstrap(bootstrap.get_ref().clone())));
     }
-    if let Some(scratch) = table.scratch {
+    if let Some(scratch) = &table.scratch {
         if !scratch.get_ref() {
             errors.add(scratch.span(), "`scratch` can only be true", Some("leave the key out".into()));
         }
         sources.push(("scratch", scratch.span(), Source::Scratch));
+    }
+    for (key, span) in
+        [("platform", table.platform.as_ref().map(Spanned::span)), ("pull", table.pull.as_ref().map(Spanned::span))]
+    {
+        if let Some(span) = span.filter(|_| table.reference.is_none()) {
+            errors.add(span, format!("`{key}` is about a `reference`, and there is none"), None);
+        }
     }
     if let Some(tag) = &table.tag
         && table.layout.is_none()
@@ -220,6 +230,48 @@ fn image(
             errors.add(sources[1].1.clone(), message, Some(KINDS.into()));
             None
         }
+    }
+}
+
+fn reference(text: &Spanned<String>, table: &ImageTable, errors: &mut Errors<'_>) -> Source {
+    if let Err(error) = Reference::parse(text.get_ref()) {
+        let help = "a reference looks like `docker.io/library/debian:12`";
+        errors.add(text.span(), error.to_string(), Some(help.into()));
+    }
+    let architecture = table.platform.as_ref().and_then(|platform| {
+        let architecture = architecture(platform.get_ref());
+        if architecture.is_none() {
+            let message = format!("`{}` is not a platform abicus knows", platform.get_ref());
+            errors.add(platform.span(), message, Some("write `linux/386` or `linux/arm64`".into()));
+        }
+        architecture
+    });
+    let pull = table.pull.as_ref().map(|pull| *pull.get_ref()).unwrap_or_default();
+    Source::Reference { reference: text.get_ref().clone(), architecture, pull }
+}
+
+/// `386` of `linux/386`. A variant (`linux/arm/v7`) is the registry's to tell apart.
+fn architecture(platform: &str) -> Option<String> {
+    let name = platform.strip_prefix("linux/")?.split('/').next()?;
+    (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
+}
+
+fn registry(table: RegistryTable, errors: &mut Errors<'_>) -> RegistrySpec {
+    for mirror in &table.mirrors {
+        let host = mirror.get_ref().strip_prefix("https://").or_else(|| mirror.get_ref().strip_prefix("http://"));
+        if host.is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control())) {
+            let message = format!("`{}` is not the address of a mirror", mirror.get_ref());
+            errors.add(mirror.span(), message, Some("write `https://mirror.example.org`".into()));
+        }
+    }
+    if table.host.get_ref().contains('/') {
+        let help = "write it as references do: `docker.io`, `registry.example.org:5000`";
+        errors.add(table.host.span(), format!("`{}` is not a host", table.host.get_ref()), Some(help.into()));
+    }
+    RegistrySpec {
+        host: table.host.into_inner(),
+        mirrors: table.mirrors.into_iter().map(Spanned::into_inner).collect(),
+        insecure: table.insecure,
     }
 }
 

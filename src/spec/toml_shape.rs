@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::terms::{ProfileTable, WaiverTable};
 use super::vm::VmTable;
 use crate::engine::EngineOptions;
-use crate::image::Bootstrap;
+use crate::image::{Bootstrap, Pull};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +22,8 @@ pub(super) struct File {
     pub host: Vec<Spanned<HostTable>>,
     #[serde(default)]
     pub engine: Vec<Spanned<EngineTable>>,
+    #[serde(default)]
+    pub registry: Vec<RegistryTable>,
     #[serde(default)]
     pub exclude: Vec<ExcludeTable>,
     pub profile: Option<ProfileTable>,
@@ -51,6 +53,8 @@ pub(super) struct DefaultsTable {
 pub(super) struct ImageTable {
     pub name: Spanned<String>,
     pub reference: Option<Spanned<String>>,
+    pub platform: Option<Spanned<String>>,
+    pub pull: Option<Spanned<Pull>>,
     pub archive: Option<Spanned<String>>,
     pub layout: Option<Spanned<String>>,
     pub tag: Option<Spanned<String>>,
@@ -59,6 +63,16 @@ pub(super) struct ImageTable {
     pub scratch: Option<Spanned<bool>>,
     #[serde(default)]
     pub optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegistryTable {
+    pub host: Spanned<String>,
+    #[serde(default)]
+    pub mirrors: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 #[derive(Deserialize)]

@@ -70,7 +70,8 @@ impl Trees {
             }
             Content::Reference(reference) => {
                 let cause = format!("`{reference}` is known to other engines only: {engine} needs a tree");
-                Err(Fault::new(Phase::Prepare, cause).hint("leave `pull` out, so that abicus fetches the image"))
+                Err(Fault::new(Phase::Prepare, cause)
+                    .hint("leave out `pull = \"engine\"`: abicus then fetches the image"))
             }
         }
     }

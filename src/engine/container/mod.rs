@@ -334,6 +334,11 @@ impl Engine for ContainerEngine {
         prepare::prepare(&c.api, c.arch(), image, platform).await.map(Prepared)
     }
 
+    async fn has(&self, reference: &str) -> Result<bool, Fault> {
+        let platform = self.inner.template.options.platform.as_deref();
+        prepare::has(&self.connected().await?.api, reference, platform).await
+    }
+
     async fn export(&self, reference: &str, to: &Path) -> Result<(), Fault> {
         let connected = self.connected().await?;
         let platform = self.inner.template.options.platform.as_deref();

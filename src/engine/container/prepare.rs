@@ -32,7 +32,10 @@ static IMPORTS: LazyLock<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>> = 
 pub(super) async fn prepare(api: &Api, arch: &str, image: &Image, platform: Option<&str>) -> Result<String, Fault> {
     runs_here(arch, image)?;
     match &image.content {
-        Content::Reference(reference) => fetch(api, arch, reference, platform).await,
+        Content::Reference(reference) => {
+            let own = image.architecture.as_ref().map(|architecture| format!("linux/{architecture}"));
+            fetch(api, arch, reference, platform.or(own.as_deref())).await
+        }
         Content::Tree(tree) => import(api, image, Some(tree)).await,
         Content::Empty => import(api, image, None).await,
     }
@@ -135,6 +138,13 @@ fn chunks(mut from: impl Read + Send + 'static) -> impl futures_util::Stream<Ite
         }
     });
     futures_util::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|item| (item, receive)) })
+}
+
+/// Whether the engine has an image of this reference, and for this platform where one is asked for.
+pub(super) async fn has(api: &Api, reference: &str, platform: Option<&str>) -> Result<bool, Fault> {
+    let reference = well_formed(reference)?;
+    let known = inspect(api, reference).await.map_err(|e| e.fault(Phase::Image, reference))?;
+    Ok(known.is_some_and(|known| platform.is_none_or(|platform| same_platform(&known, platform))))
 }
 
 async fn fetch(api: &Api, arch: &str, reference: &str, platform: Option<&str>) -> Result<String, Fault> {

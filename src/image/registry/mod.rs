@@ -52,6 +52,17 @@ impl Access {
         Self { auth_files: files.into_iter().flatten().collect(), ..Self::default() }
     }
 
+    /// The same, with what the matrix says of registries: host, base URLs of mirrors, whether it may do without TLS.
+    pub fn with<'a>(mut self, registries: impl IntoIterator<Item = (&'a str, &'a [String], bool)>) -> Self {
+        for (host, mirrors, insecure) in registries {
+            self.mirrors.insert(host.to_owned(), mirrors.to_vec());
+            if insecure {
+                self.insecure.push(host.to_owned());
+            }
+        }
+        self
+    }
+
     /// Where to ask, in order, and whether that is the registry itself and not a mirror.
     fn bases(&self, reference: &Reference) -> Vec<(String, bool)> {
         let host = &reference.host;
@@ -74,6 +85,34 @@ pub struct Fetched {
     pub size: u64,
 }
 
+/// The digest of what a reference leads to: a manifest, or an index of them.
+pub fn ask(reference: &Reference, access: &Access) -> Result<String, ImageError> {
+    let asked = at_each(reference, access, &Cancel::default(), |endpoint| endpoint.manifest(&reference.version));
+    asked.map(|(bytes, _)| sha256(&bytes))
+}
+
+/// Tries every way to a registry, the mirrors first.
+fn at_each<T>(
+    reference: &Reference,
+    access: &Access,
+    cancel: &Cancel,
+    ask: impl Fn(&Endpoint<'_>) -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
+    let credentials = credentials::find(&reference.host, &access.auth_files)?;
+    let mut last = None;
+    for (base, own) in access.bases(reference) {
+        // A mirror gets no credentials: they are for the registry.
+        let credentials = credentials.clone().filter(|_| own);
+        let endpoint = Endpoint::new(base, reference, credentials, access.attempts.max(1), cancel.clone());
+        match ask(&endpoint) {
+            Err(ImageError::Interrupted) => return Err(ImageError::Interrupted),
+            Err(error) => last = Some(error),
+            answered => return answered,
+        }
+    }
+    Err(last.unwrap_or_else(|| ImageError::Malformed(format!("there is no way to reach `{}`", reference.host))))
+}
+
 /// Fetches an image into `place`, which is laid out like an OCI image layout. Once manifest and configuration are there,
 /// `known` may say that the layers are not needed.
 pub fn fetch(
@@ -85,19 +124,7 @@ pub fn fetch(
     progress: &Progress,
     known: &dyn Fn(&Fetched) -> bool,
 ) -> Result<Fetched, ImageError> {
-    let credentials = credentials::find(&reference.host, &access.auth_files)?;
-    let mut last = None;
-    for (base, own) in access.bases(reference) {
-        // A mirror gets no credentials: they are for the registry.
-        let credentials = credentials.clone().filter(|_| own);
-        let endpoint = Endpoint::new(base, reference, credentials, access.attempts.max(1), cancel.clone());
-        match fetch_from(&endpoint, reference, architecture, place, progress, known) {
-            Err(ImageError::Interrupted) => return Err(ImageError::Interrupted),
-            Err(error) => last = Some(error),
-            fetched => return fetched,
-        }
-    }
-    Err(last.unwrap_or_else(|| ImageError::Malformed(format!("there is no way to reach `{}`", reference.host))))
+    at_each(reference, access, cancel, |endpoint| fetch_from(endpoint, reference, architecture, place, progress, known))
 }
 
 fn fetch_from(
