@@ -38,7 +38,7 @@ pub(super) fn summary(view: &View<'_>) -> String {
 }
 
 fn findings(view: &View<'_>, out: &mut String) {
-    let weighty: Vec<_> = view.findings.iter().filter(|finding| finding.requirement > Requirement::May).collect();
+    let weighty: Vec<_> = view.findings.iter().filter(|f| f.requirement > Requirement::May && !f.is_waived()).collect();
     for finding in weighty.iter().take(MAX_FINDINGS) {
         let verdict = match finding.requirement {
             Requirement::Must => Verdict::Fail,
@@ -47,8 +47,14 @@ fn findings(view: &View<'_>, out: &mut String) {
         let style = style(verdict);
         let layer = finding.layer.as_ref().map(|layer| format!(", {layer}")).unwrap_or_default();
         let _ = writeln!(out, "{style}{}{style:#} {} ({}{layer})", glyph(verdict), finding.title, cells(finding.cells));
-        if let Some(condition) = &finding.condition {
+        if let Some(condition) = finding.condition.as_ref().filter(|condition| *condition != "always") {
             let _ = writeln!(out, "  when {condition}");
+        }
+        if let Some(mechanism) = &finding.mechanism {
+            let _ = writeln!(out, "  {}: {}", mechanism.id, mechanism.what);
+        }
+        for known in &finding.known {
+            let _ = writeln!(out, "  known as {}: {}", known.id, known.fix);
         }
     }
     if weighty.len() > MAX_FINDINGS {

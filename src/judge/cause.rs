@@ -9,17 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::attributes::table;
 use super::bits::Bits;
 use super::blame::{Answer, Controls, Layer, layers, missing};
-use super::learn::{Attribute, Learned, Table, version_order};
+use super::learn::{Learned, Table};
 use crate::engine::Facts;
 use crate::id::{CellId, EngineId, HostId, ImageId};
 use crate::plan::{ControlNames, Role};
-
-/// More values than this tell single things apart, not kinds of things.
-const MAX_VALUES: usize = 200;
-/// A name says only where, not why, so a property is preferred to it.
-const NAME_COST: f64 = 1.6;
 
 /// A cell with what is known of its parts.
 #[derive(Debug, Clone, Copy)]
@@ -55,15 +51,42 @@ pub struct Cause {
     pub exceptions: usize,
 }
 
+/// Who has to fix one failure of one cell, by its controls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// The layers that are left; one is a proof.
+    pub layers: Vec<Layer>,
+    /// Controls that would make the claim firmer.
+    pub missing: Vec<&'static str>,
+    /// What the controls answered.
+    pub controls: Controls,
+}
+
+/// Where the controls of a cell are, among the subjects.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Places {
+    /// No engine, no image.
+    pub native: Option<usize>,
+    /// This engine, the empty image.
+    pub scratch: Option<usize>,
+    /// This image, no policy.
+    pub no_policy: Option<usize>,
+}
+
 /// The cells of a run, ready to be asked about.
 #[derive(Debug)]
 pub struct Causes<'a> {
     subjects: Vec<Subject<'a>>,
-    index: HashMap<&'a CellId, usize>,
-    controls: Option<&'a ControlNames>,
+    places: Vec<Places>,
+    controls: bool,
     /// Positions of the cells the user asked for.
     asked: Vec<usize>,
-    /// For each of them, the group of cells that no attribute tells apart: a thousand equal hosts are one.
+    /// The same by host and engine, and by host and image.
+    under: HashMap<(&'a HostId, &'a EngineId), Vec<usize>>,
+    with: HashMap<(&'a HostId, &'a ImageId), Vec<usize>>,
+    /// All cells by host, controls too.
+    on: HashMap<&'a HostId, Vec<usize>>,
+    /// For each asked cell, the group of cells that no attribute tells apart: a thousand equal hosts are one.
     group_of: Vec<usize>,
     table: Table,
 }
@@ -71,21 +94,61 @@ pub struct Causes<'a> {
 impl<'a> Causes<'a> {
     /// Learns what the cells have in common.
     pub fn new(subjects: Vec<Subject<'a>>, controls: Option<&'a ControlNames>) -> Self {
-        let index = subjects.iter().enumerate().map(|(at, subject)| (subject.cell, at)).collect();
         let asked: Vec<usize> = (0..subjects.len()).filter(|&at| !subjects[at].role.is_control()).collect();
         let (group_of, table) = table(&asked.iter().map(|&at| &subjects[at]).collect::<Vec<_>>());
-        Self { subjects, index, controls, asked, group_of, table }
+        let mut under: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut with: HashMap<_, Vec<usize>> = HashMap::new();
+        for &at in &asked {
+            let cell = subjects[at].cell;
+            under.entry((&cell.host, &cell.engine)).or_default().push(at);
+            with.entry((&cell.host, &cell.image)).or_default().push(at);
+        }
+        let mut on: HashMap<_, Vec<usize>> = HashMap::new();
+        for (at, subject) in subjects.iter().enumerate() {
+            on.entry(&subject.cell.host).or_default().push(at);
+        }
+        let places = places(&subjects, controls);
+        Self { places, controls: controls.is_some(), subjects, asked, under, with, on, group_of, table }
+    }
+
+    /// Positions of the asked cells among the subjects, and the group of each.
+    pub fn groups(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.asked.iter().copied().zip(self.group_of.iter().copied())
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.table.groups()
+    }
+
+    /// Where the controls of a cell are.
+    pub fn places(&self, at: usize) -> Places {
+        self.places[at]
     }
 
     /// The cause of one failure. `fails` says for every subject, in the order given, whether the check fails there;
     /// `None` where it was not asked.
     pub fn of(&self, fails: &[Option<bool>]) -> Cause {
+        let mut counts = vec![(0u32, 0u32); self.table.groups()];
+        for (at, group) in self.groups() {
+            match fails[at] {
+                Some(true) => counts[group].0 += 1,
+                Some(false) => counts[group].1 += 1,
+                None => {}
+            }
+        }
+        let (failing, passing) = labels(&counts);
+        self.blamed(fails, self.condition(&failing, &passing))
+    }
+
+    /// A condition that is known, with the layers the controls leave.
+    pub fn blamed(&self, fails: &[Option<bool>], condition: Cause) -> Cause {
         let mut votes: BTreeMap<Vec<Layer>, (usize, BTreeSet<&'static str>)> = BTreeMap::new();
         for &at in self.asked.iter().filter(|&&at| fails[at] == Some(true)) {
-            let (layers, missing) = self.blame(at, fails);
-            let vote = votes.entry(layers).or_default();
+            let blame = self.blame(at, fails);
+            let vote = votes.entry(blame.layers).or_default();
             vote.0 += 1;
-            vote.1.extend(missing);
+            vote.1.extend(blame.missing);
         }
         let failing: usize = votes.values().map(|(count, _)| count).sum();
         // One layer for (nearly) all of them, or no claim.
@@ -95,97 +158,93 @@ impl<'a> Causes<'a> {
             _ => (vec![], BTreeSet::new()),
         };
         let missing = if layers.len() > 1 { missing.into_iter().map(str::to_owned).collect() } else { vec![] };
-        Cause { layers, missing, ..self.condition(fails) }
+        Cause { layers, missing, ..condition }
     }
 
-    fn blame(&self, at: usize, fails: &[Option<bool>]) -> (Vec<Layer>, Vec<&'static str>) {
-        let cell = self.subjects[at].cell;
-        if cell.image.is_none() {
-            return (vec![Layer::Host], vec![]);
-        }
-        let Some(names) = self.controls else {
-            return (vec![Layer::Host, Layer::Engine, Layer::Image, Layer::EngineImage], vec!["all of them"]);
+    /// Who has to fix the failure of the cell at a position.
+    pub fn blame(&self, at: usize, fails: &[Option<bool>]) -> Blame {
+        let subject = &self.subjects[at];
+        let answer = |at: Option<usize>| match at.and_then(|at| fails[at]) {
+            Some(true) => Answer::Fails,
+            Some(false) => Answer::Passes,
+            None => Answer::Unknown,
         };
-        let answer = |engine: &EngineId, image: &ImageId| {
-            let control = CellId { host: cell.host.clone(), engine: engine.clone(), image: image.clone() };
-            match self.index.get(&control).and_then(|&at| fails[at]) {
-                Some(true) => Answer::Fails,
-                Some(false) => Answer::Passes,
-                None => Answer::Unknown,
-            }
-        };
+        let places = self.places[at];
         let controls = Controls {
-            native: answer(&names.native, &ImageId::none()),
-            // The empty image is no control of itself.
-            scratch: if cell.image == names.scratch { Answer::Unknown } else { answer(&cell.engine, &names.scratch) },
-            no_policy: answer(&names.no_policy, &cell.image),
+            native: answer(places.native),
+            scratch: answer(places.scratch),
+            no_policy: answer(places.no_policy),
         };
+        let proof = |layer| Blame { layers: vec![layer], missing: vec![], controls };
+        if subject.cell.image.is_none() {
+            return proof(Layer::Host);
+        }
+        if !self.controls {
+            let layers = vec![Layer::Host, Layer::Engine, Layer::Image, Layer::EngineImage];
+            return Blame { layers, missing: vec!["all of them"], controls };
+        }
         let left = layers(controls);
         // The empty image has no libc to ask. Other images under the same engine stand in for it: some pass, so the engine
         // alone is not at fault; several, and all fail, so the image is not.
         if left == [Layer::Engine, Layer::EngineImage] {
-            let siblings = self.siblings(&cell.host, &cell.engine, at, fails);
+            let siblings = self.siblings(at, fails);
             if siblings.contains(&false) {
-                return (vec![Layer::EngineImage], vec![]);
+                return proof(Layer::EngineImage);
             } else if siblings.len() > 1 {
-                return (vec![Layer::Engine], vec![]);
+                return proof(Layer::Engine);
             }
+        }
+        // Natively the host's own libc and programs answer: they are another image, and prove the host at fault only where no
+        // image does better there.
+        if left == [Layer::Host] && controls.scratch == Answer::Unknown && self.better_image(at, fails) {
+            return proof(Layer::Image);
         }
         // The same image passes under another engine on the same host: it is not at fault by itself, nor is being contained.
         // (The control without policy is the built-in engine, so it cannot tell that engine's own doings from the image's.)
-        if matches!(left, [Layer::Image | Layer::Sandboxing]) && self.elsewhere(cell, fails) {
-            let siblings = self.siblings(&cell.host, &cell.engine, at, fails);
+        if matches!(left, [Layer::Image | Layer::Sandboxing]) && self.elsewhere(at, fails) {
+            let siblings = self.siblings(at, fails);
             let all = siblings.len() > 1 && siblings.iter().all(|fails| *fails);
-            return (vec![if all || left == [Layer::Sandboxing] { Layer::Engine } else { Layer::EngineImage }], vec![]);
+            return proof(if all || left == [Layer::Sandboxing] { Layer::Engine } else { Layer::EngineImage });
         }
-        (left.to_vec(), missing(controls))
+        Blame { layers: left.to_vec(), missing: missing(controls), controls }
+    }
+
+    /// A cell the check passes in that differs from this one in the fewest things: same host and image, or same host and
+    /// engine.
+    pub fn neighbour(&self, at: usize, fails: &[Option<bool>]) -> Option<usize> {
+        let cell = self.subjects[at].cell;
+        let with = self.with.get(&(&cell.host, &cell.image)).into_iter().flatten();
+        let under = self.under.get(&(&cell.host, &cell.engine)).into_iter().flatten();
+        with.chain(under).copied().find(|&other| fails[other] == Some(false))
     }
 
     /// Whether the check passes in the same image under another engine that was asked for.
-    fn elsewhere(&self, cell: &CellId, fails: &[Option<bool>]) -> bool {
-        self.asked.iter().any(|&other| {
-            let subject = self.subjects[other].cell;
-            let alike = subject.host == cell.host && subject.image == cell.image && subject.engine != cell.engine;
-            alike && fails[other] == Some(false)
-        })
+    fn elsewhere(&self, at: usize, fails: &[Option<bool>]) -> bool {
+        let cell = self.subjects[at].cell;
+        let others = self.with.get(&(&cell.host, &cell.image)).into_iter().flatten();
+        others.into_iter().any(|&other| other != at && fails[other] == Some(false))
+    }
+
+    /// Whether the check passes in another image on the same host.
+    fn better_image(&self, at: usize, fails: &[Option<bool>]) -> bool {
+        let cell = self.subjects[at].cell;
+        let others = self.on.get(&cell.host).into_iter().flatten();
+        others.into_iter().any(|&other| self.subjects[other].cell.image != cell.image && fails[other] == Some(false))
     }
 
     /// Whether the check fails in the other images under one engine on one host.
-    fn siblings(&self, host: &HostId, engine: &EngineId, at: usize, fails: &[Option<bool>]) -> Vec<bool> {
-        self.asked
-            .iter()
-            .filter(|&&other| {
-                let cell = self.subjects[other].cell;
-                other != at && cell.host == *host && cell.engine == *engine
-            })
-            .filter_map(|&other| fails[other])
-            .collect()
+    fn siblings(&self, at: usize, fails: &[Option<bool>]) -> Vec<bool> {
+        let cell = self.subjects[at].cell;
+        let others = self.under.get(&(&cell.host, &cell.engine)).into_iter().flatten();
+        others.into_iter().filter(|&&other| other != at).filter_map(|&other| fails[other]).collect()
     }
 
-    fn condition(&self, fails: &[Option<bool>]) -> Cause {
-        let groups = self.table.groups();
-        let mut counts = vec![(0usize, 0usize); groups];
-        for (&at, &group) in self.asked.iter().zip(&self.group_of) {
-            match fails[at] {
-                Some(true) => counts[group].0 += 1,
-                Some(false) => counts[group].1 += 1,
-                None => {}
-            }
-        }
-        // The majority speaks for a group: what single cells of it do is noise, not a condition.
-        let (mut failing, mut passing) = (Bits::new(groups), Bits::new(groups));
-        for (group, &(fails, passes)) in counts.iter().enumerate() {
-            match fails.cmp(&passes) {
-                Ordering::Greater => failing.insert(group),
-                Ordering::Less => passing.insert(group),
-                Ordering::Equal if fails > 0 => failing.insert(group),
-                Ordering::Equal => {}
-            }
-        }
+    /// The smallest rule that tells the failing groups from the passing ones; the layers are left open.
+    pub fn condition(&self, failing: &Bits, passing: &Bits) -> Cause {
         if failing.is_empty() {
             return Cause::default();
         }
-        let Learned { rules, unexplained, exceptions } = self.table.learn(&failing, &passing);
+        let Learned { rules, unexplained, exceptions } = self.table.learn(failing, passing);
         let mut ties = vec![];
         let mut thresholds = vec![];
         let mut texts = vec![];
@@ -211,96 +270,42 @@ impl<'a> Causes<'a> {
     }
 }
 
-/// Facts that can matter, by axis. Digests, sizes and dates tell images apart without saying why.
-const HOST_FACTS: [&str; 12] = [
-    "kernel.release",
-    "arch",
-    "cpu.vendor",
-    "cpu.model",
-    "cpu.level",
-    "cgroup",
-    "kernel.lsm",
-    "clocksource",
-    "hypervisor",
-    "os.id",
-    "os.version",
-    "page.size",
-];
-const IMAGE_FACTS: [&str; 8] =
-    ["libc.kind", "libc.version", "os.id", "os.version", "arch", "isa.needed", "abi.min_kernel", "loader"];
-
-/// The attributes of the cells, and which cells are alike in all of them.
-fn table(subjects: &[&Subject<'_>]) -> (Vec<usize>, Table) {
-    let mut columns: BTreeMap<String, (Vec<Option<String>>, f64)> = BTreeMap::new();
-    let mut set = |at: usize, name: String, value: &str, cost: f64| {
-        let column = columns.entry(name).or_insert_with(|| (vec![None; subjects.len()], cost));
-        column.0[at] = Some(value.to_owned());
-    };
-    for (at, subject) in subjects.iter().enumerate() {
-        let cell = subject.cell;
-        set(at, "host".into(), cell.host.as_str(), NAME_COST);
-        set(at, "engine".into(), cell.engine.as_str(), NAME_COST);
-        set(at, "image".into(), cell.image.as_str(), NAME_COST);
-        for (name, value) in subject.host.into_iter().flatten() {
-            if HOST_FACTS.contains(&name.as_str()) || name.starts_with("sysctl.") {
-                set(at, format!("host.{name}"), value, 1.0);
-            }
-        }
-        let kind = subject.engine.and_then(|facts| facts.get("engine.kind")).map_or("", String::as_str);
-        for (name, value) in subject.engine.into_iter().flatten() {
-            match name.as_str() {
-                "engine.kind" | "engine.runtime" | "engine.seccomp" => set(at, name.clone(), value, 1.0),
-                // Versions of different programs are not on one scale.
-                "engine.version" => set(at, format!("engine.version[{kind}]"), value, 1.1),
-                "engine.runtime.version" => set(at, format!("engine.runtime.version[{kind}]"), value, 1.1),
-                _ if name.starts_with("engine.option.") => set(at, name.clone(), value, 1.0),
-                _ => {}
-            }
-        }
-        let libc = subject.image.and_then(|facts| facts.get("libc.kind")).map_or("", String::as_str);
-        let os = subject.image.and_then(|facts| facts.get("os.id")).map_or("", String::as_str);
-        for (name, value) in subject.image.into_iter().flatten() {
-            match name.as_str() {
-                "libc.version" => set(at, format!("image.libc.version[{libc}]"), value, 1.0),
-                "os.version" => set(at, format!("image.os.version[{os}]"), value, 1.1),
-                _ if IMAGE_FACTS.contains(&name.as_str()) => set(at, format!("image.{name}"), value, 1.0),
-                _ => {}
-            }
+/// Which groups fail and which pass, from how many of their cells do: the majority speaks for a group, because what single
+/// cells of it do is noise and not a condition.
+pub fn labels(counts: &[(u32, u32)]) -> (Bits, Bits) {
+    let (mut failing, mut passing) = (Bits::new(counts.len()), Bits::new(counts.len()));
+    for (group, &(fails, passes)) in counts.iter().enumerate() {
+        match fails.cmp(&passes) {
+            Ordering::Greater => failing.insert(group),
+            Ordering::Less => passing.insert(group),
+            Ordering::Equal if fails > 0 => failing.insert(group),
+            Ordering::Equal => {}
         }
     }
-    let attributes: Vec<Attribute> = columns
-        .into_iter()
-        .filter_map(|(name, (values, cost))| {
-            let ordered = name.contains("version") || name.ends_with(".release") || name.ends_with("min_kernel");
-            let mut names: Vec<String> =
-                values.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-            if ordered {
-                names.sort_by(|a, b| version_order(a, b));
-            }
-            if names.len() > MAX_VALUES {
-                return None;
-            }
-            let number: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
-            let values =
-                values.iter().map(|value| value.as_deref().and_then(|value| number.get(value).copied())).collect();
-            Some(Attribute { name, values, names: names.clone(), ordered, cost })
-        })
+    (failing, passing)
+}
+
+/// Where the controls of each cell are. A cell is no control of itself.
+fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>) -> Vec<Places> {
+    let Some(names) = controls else { return vec![Places::default(); subjects.len()] };
+    let none = ImageId::none();
+    let by_name: HashMap<(&HostId, &EngineId, &ImageId), usize> = subjects
+        .iter()
+        .enumerate()
+        .map(|(at, subject)| ((&subject.cell.host, &subject.cell.engine, &subject.cell.image), at))
         .collect();
-    let mut groups: HashMap<Vec<Option<u32>>, usize> = HashMap::new();
-    let mut first: Vec<usize> = vec![];
-    let group_of = (0..subjects.len())
-        .map(|at| {
-            let row = attributes.iter().map(|attribute| attribute.values[at]).collect();
-            *groups.entry(row).or_insert_with(|| {
-                first.push(at);
-                first.len() - 1
-            })
-        })
-        .collect();
-    let attributes = attributes
-        .into_iter()
-        .map(|attribute| Attribute { values: first.iter().map(|&at| attribute.values[at]).collect(), ..attribute });
-    (group_of, Table::new(first.len(), attributes.collect()))
+    let place = |(at, subject): (usize, &Subject<'_>)| {
+        let (host, engine, image) = (&subject.cell.host, &subject.cell.engine, &subject.cell.image);
+        let find = |engine: &EngineId, image: &ImageId| by_name.get(&(host, engine, image)).copied();
+        let other = |found: Option<usize>| found.filter(|&found| found != at);
+        Places {
+            native: other(find(&names.native, &none)),
+            scratch: other(find(engine, &names.scratch)),
+            // A cell without policy has none to be cleared of.
+            no_policy: find(&names.no_policy, image),
+        }
+    };
+    subjects.iter().enumerate().map(place).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Observations → outcomes. In: what was seen, and the catalogue. Out: pass, fail, skip, error or miss, and a verdict per
 //! cell. Pure, repeatable over old runs, never rewrites what was seen; knows no container and no file.
 
+mod attributes;
 pub mod bits;
 pub mod blame;
 pub mod cause;
 mod cell;
 mod contract;
+pub mod known;
 pub mod learn;
+pub mod mechanism;
 pub mod profile;
 pub mod roster;
 pub mod scene;

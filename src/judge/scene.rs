@@ -162,8 +162,8 @@ pub struct Signature {
 impl Signature {
     /// Whether every condition holds.
     pub fn holds(&self, scene: &Scene<'_>) -> bool {
-        self.see.iter().all(|(check, patterns)| patterns.fits(scene.saw(check).as_deref()))
-            && self.facts.iter().all(|(fact, patterns)| patterns.fits(scene.fact(fact)))
+        let see = self.see.iter().all(|(check, patterns)| patterns.fits(scene.saw(check).as_deref()));
+        see && self.facts.iter().all(|(fact, patterns)| patterns.fits(scene.fact(fact)))
     }
 }
 

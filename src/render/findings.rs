@@ -1,18 +1,30 @@
-//! Failing results → a short list of what is behind them. Checks of one group that fail in exactly the same cells, all or
-//! none of them by the seccomp filter, are one finding: the weakest grouping that needs no experiment. Judgement may
-//! replace the list by findings with a layer and a condition.
+//! Failing results → a short list of what is behind them. Checks of one group that fail in the same groups of like cells, all or
+//! none of them by the seccomp filter, are one finding: with the layer that control cells leave, what inside it is at fault,
+//! the smallest rule that names the cells, and the documented incompatibility it is, where it is one.
+//!
+//! The majority speaks for a group of like cells. What fails only against it is noise: one finding for a host on which nearly
+//! everything of a check fails, one for all the rest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::text::{names, printable};
+use super::inquiry::Inquiry;
+use super::text::{count, names, printable};
 use super::view::View;
 use crate::catalog::Requirement;
+use crate::id::CheckId;
+use crate::judge::bits::Bits;
 use crate::judge::blame::Layer;
-use crate::judge::cause::{Cause, Causes, Subject};
+use crate::judge::cause::{Blame, Cause, labels};
+use crate::judge::known::Match;
+use crate::judge::mechanism::Mechanism;
 use crate::plan::Role;
-use crate::store::Known;
+
+/// Checks of a finding whose mechanism is looked for.
+const MAX_MECHANISMS: usize = 12;
+/// Share of a host's cells that have to fail for the host to be named.
+const ONE_HOST: f64 = 0.8;
 
 /// How a finding spreads over one value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,27 +37,63 @@ pub struct Axis {
     pub of: usize,
 }
 
+/// What kind of explanation a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Like cells fail alike.
+    Cause,
+    /// One host fails where hosts like it pass.
+    OneHost,
+    /// Single cells fail where cells like them pass: to be tried again.
+    Scattered,
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cause => "cause",
+            Self::OneHost => "one-host",
+            Self::Scattered => "scattered",
+        }
+    }
+}
+
 /// Failures with one explanation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// The same in every run that has the same checks failing together.
     pub id: String,
+    /// What kind of explanation it is.
+    pub kind: Kind,
     /// In one line.
     pub title: String,
     /// Who has to fix it, where an experiment has shown it.
     pub layer: Option<String>,
+    /// What inside that layer is at fault.
+    pub mechanism: Option<Mechanism>,
+    /// The same for its other checks, where it differs.
+    pub mechanisms: Vec<String>,
+    /// Documented incompatibilities with this signature.
+    pub known: Vec<Match>,
     /// When it happens (`engine.version<20.10.10`), where a rule was learned.
     pub condition: Option<String>,
     /// Other conditions that say the same of these cells.
     pub ties: Vec<String>,
     /// The values seen on both sides of a threshold of the condition.
     pub thresholds: Vec<String>,
+    /// Failing groups of like cells that the condition does not cover.
+    pub unexplained: usize,
+    /// Passing groups of like cells that it covers.
+    pub exceptions: usize,
     /// The strongest of its checks.
     pub requirement: Requirement,
     /// Indexes into [`View::checks`], the strongest first.
     pub checks: Vec<usize>,
     /// How many asked cells fail.
     pub cells: usize,
+    /// In how many of them a waiver expects it.
+    pub waived: usize,
     /// What was seen, with the number of asked cells, the most frequent first.
     pub seen: Vec<(String, usize)>,
     /// Spread over hosts.
@@ -60,55 +108,137 @@ pub struct Finding {
     pub controls: Vec<Axis>,
 }
 
+impl Finding {
+    /// Whether waivers expect all of it.
+    pub fn is_waived(&self) -> bool {
+        self.waived == self.cells
+    }
+
+    /// What decides the order: what nobody expects first, then requirement, then cells and hosts, then checks.
+    fn rank(&self) -> (bool, Requirement, usize, usize) {
+        let hosts = self.hosts.iter().filter(|host| host.failing > 0).count();
+        (!self.is_waived(), self.requirement, self.cells * hosts.max(1), self.checks.len())
+    }
+}
+
+/// Where one check fails, by groups of like cells.
+struct Column {
+    check: usize,
+    failing: Bits,
+    passing: Bits,
+    filtered: bool,
+}
+
 /// Groups failing checks by the cells they fail in.
 pub fn group(view: &View<'_>) -> Vec<Finding> {
-    // Cells with one vector fail alike, so sets of vectors stand for sets of cells.
-    let mut asked = vec![false; view.vectors.len()];
-    for vector in view.asked().filter_map(|cell| cell.vector) {
-        asked[vector] = true;
-    }
-    let mut failing: Vec<Vec<u32>> = vec![vec![]; view.checks.len()];
-    for ((vector, asked), index) in view.vectors.iter().zip(asked).zip(0..) {
-        for &(check, seen) in vector.results.iter().filter(|_| asked) {
-            if view.seen[seen as usize].is_fail() {
-                failing[check as usize].push(index);
-            }
-        }
-    }
+    let inquiry = Inquiry::new(view);
+    let (columns, strays): (Vec<Column>, Vec<Column>) =
+        columns(view, &inquiry).into_iter().partition(|column| !column.failing.is_empty());
     // What one engine does differently fails in the same cells for many reasons; group and refuser tell them apart.
-    let mut groups: HashMap<(Vec<u32>, &str, bool), Vec<usize>> = HashMap::new();
-    for (check, vectors) in failing.into_iter().enumerate() {
-        let Some(seen) = vectors.first().and_then(|&vector| answer(view, vector as usize, check)) else { continue };
-        let filtered = seen.reason.contains("seccomp filter");
-        groups.entry((vectors, view.checks[check].group(), filtered)).or_default().push(check);
+    let mut alike: HashMap<(Bits, Bits), BTreeMap<(String, bool), Vec<usize>>> = HashMap::new();
+    for column in columns {
+        let group = view.checks[column.check].group().to_owned();
+        let clusters = alike.entry((column.failing, column.passing)).or_default();
+        clusters.entry((group, column.filtered)).or_default().push(column.check);
     }
-    let causes = causes(view);
-    let mut findings: Vec<Finding> = groups.into_par_iter().map(|(_, checks)| finding(view, &causes, checks)).collect();
-    findings.sort_by(|a, b| {
-        let key = |finding: &Finding| (finding.requirement, finding.cells, finding.checks.len());
-        key(b).cmp(&key(a)).then_with(|| a.id.cmp(&b.id))
-    });
+    let mut findings: Vec<Finding> = alike
+        .into_par_iter()
+        .flat_map_iter(|((failing, passing), clusters)| {
+            let condition = inquiry.causes.condition(&failing, &passing);
+            let inquiry = &inquiry;
+            clusters
+                .into_values()
+                .map(move |checks| finding(view, inquiry, Kind::Cause, &condition, checks))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for ((kind, host), checks) in stray(view, &inquiry, strays) {
+        let condition = host.map(|host| format!("host={}", view.hosts[host]));
+        findings.push(finding(view, &inquiry, kind, &Cause { condition, ..Cause::default() }, checks));
+    }
+    findings.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| a.id.cmp(&b.id)));
     findings
 }
 
-/// What a vector answers to a check.
-fn answer<'v>(view: &'v View<'_>, vector: usize, check: usize) -> Option<&'v super::Seen> {
-    let results = &view.vectors.get(vector)?.results;
-    let at = results.binary_search_by_key(&check, |&(check, _)| check as usize).ok()?;
-    view.seen.get(results[at].1 as usize)
+/// How each check that fails somewhere does in the groups of like cells.
+fn columns(view: &View<'_>, inquiry: &Inquiry<'_, '_>) -> Vec<Column> {
+    // Cells with one vector answer alike, so a vector with the groups its cells are in stands for them.
+    let mut weights: Vec<HashMap<u32, u32>> = vec![HashMap::new(); view.vectors.len()];
+    for (cell, group) in inquiry.causes.groups() {
+        if let Some(vector) = view.cells[cell].vector {
+            *weights[vector].entry(u32::try_from(group).unwrap_or(u32::MAX)).or_default() += 1;
+        }
+    }
+    let mut answers: Vec<Vec<(u32, bool)>> = vec![vec![]; view.checks.len()];
+    let mut fails = vec![None; view.checks.len()];
+    let asked = || view.vectors.iter().zip(0u32..).filter(|(_, index)| !weights[*index as usize].is_empty());
+    for (vector, _) in asked() {
+        for &(check, seen) in &vector.results {
+            let seen = &view.seen[seen as usize];
+            if seen.is_fail() {
+                fails[check as usize].get_or_insert(seen.reason.contains("seccomp filter"));
+            }
+        }
+    }
+    for (vector, index) in asked() {
+        for &(check, seen) in vector.results.iter().filter(|(check, _)| fails[*check as usize].is_some()) {
+            if let Some(fails) = view.seen[seen as usize].verdict() {
+                answers[check as usize].push((index, fails));
+            }
+        }
+    }
+    let groups = inquiry.causes.group_count();
+    let weights: Vec<Vec<(u32, u32)>> = weights.into_iter().map(|groups| groups.into_iter().collect()).collect();
+    answers
+        .into_par_iter()
+        .zip(fails)
+        .enumerate()
+        .filter_map(|(check, (answers, filtered))| {
+            let filtered = filtered?;
+            let mut counts = vec![(0u32, 0u32); groups];
+            for (vector, fails) in answers {
+                for &(group, cells) in &weights[vector as usize] {
+                    let count = &mut counts[group as usize];
+                    *(if fails { &mut count.0 } else { &mut count.1 }) += cells;
+                }
+            }
+            let (failing, passing) = labels(&counts);
+            Some(Column { check, failing, passing, filtered })
+        })
+        .collect()
 }
 
-/// The cells of a view, ready to be asked who has to fix a failure.
-fn causes<'v>(view: &'v View<'_>) -> Causes<'v> {
-    let facts = |known: Option<&'v Known>| known.map(|known| &known.facts);
-    let subjects = view.cells.iter().map(|cell| Subject {
-        cell: cell.id,
-        role: cell.role,
-        host: facts(view.host(&cell.id.host)),
-        engine: facts(view.engine(&cell.id.host, &cell.id.engine)),
-        image: facts(view.image(&cell.id.image)),
-    });
-    Causes::new(subjects.collect(), view.run.info.controls.as_ref())
+/// What fails only against the majority of like cells: by the one host it fails on, and the rest.
+fn stray(
+    view: &View<'_>,
+    inquiry: &Inquiry<'_, '_>,
+    columns: Vec<Column>,
+) -> BTreeMap<(Kind, Option<usize>), Vec<usize>> {
+    let buckets: Vec<((Kind, Option<usize>), usize)> = columns
+        .into_par_iter()
+        .map(|column| {
+            let fails = inquiry.fails(column.check);
+            let mut hosts = vec![(0usize, 0usize); view.hosts.len()];
+            let asked = view.cells.iter().zip(&fails).filter(|(cell, _)| !cell.role.is_control());
+            for (cell, fails) in asked.filter_map(|(cell, fails)| Some((cell, (*fails)?))) {
+                hosts[cell.host].0 += usize::from(fails);
+                hosts[cell.host].1 += 1;
+            }
+            let all: usize = hosts.iter().map(|(failing, _)| failing).sum();
+            let most = |&(_, &(failing, of)): &(usize, &(usize, usize))| {
+                failing as f64 >= ONE_HOST * of as f64 && failing as f64 >= ONE_HOST * all as f64
+            };
+            match hosts.iter().enumerate().find(most) {
+                Some((host, _)) => ((Kind::OneHost, Some(host)), column.check),
+                None => ((Kind::Scattered, None), column.check),
+            }
+        })
+        .collect();
+    let mut by_kind: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (bucket, check) in buckets {
+        by_kind.entry(bucket).or_default().push(check);
+    }
+    by_kind
 }
 
 /// `engine × image`, or what is left when a control did not run.
@@ -128,7 +258,63 @@ fn layer(cause: &Cause) -> Option<String> {
     Some(format!("{} or {last}{missing}", rest.join(", ")))
 }
 
-fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Finding {
+/// What inside the layer is at fault, by the first failing cell whose controls say what those of most say.
+struct Explained {
+    mechanism: Option<Mechanism>,
+    mechanisms: Vec<String>,
+    known: Vec<Match>,
+}
+
+fn explain(
+    view: &View<'_>,
+    inquiry: &Inquiry<'_, '_>,
+    cause: &Cause,
+    checks: &[usize],
+    fails: &super::Fails,
+) -> Explained {
+    let failing = |at: &usize| fails[*at] == Some(true) && !view.cells[*at].role.is_control();
+    let speaks = |at: &usize| inquiry.blame(*at, fails).layers == cause.layers;
+    let all = || (0..view.cells.len()).filter(failing);
+    let Some(cell) = all().take(64).find(speaks).or_else(|| all().next()) else {
+        return Explained { mechanism: None, mechanisms: vec![], known: vec![] };
+    };
+    let blame = inquiry.blame(cell, fails);
+    let id = |check: usize| &view.checks[check];
+    let find = |check: usize, blame: &Blame| inquiry.mechanism(cell, id(check), blame, fails);
+    let mechanism = find(checks[0], &blame);
+    let mut mechanisms: Vec<String> = vec![];
+    for other in checks.iter().skip(1).take(MAX_MECHANISMS).filter_map(|&check| find(check, &blame)) {
+        if mechanism.as_ref().is_none_or(|first| first.what != other.what) && !mechanisms.contains(&other.what) {
+            mechanisms.push(other.what);
+        }
+    }
+    Explained { mechanism, mechanisms, known: inquiry.known(cell, checks.iter().map(|&check| id(check)), &blame) }
+}
+
+/// The name of a finding: of its checks, in any order, so that it is the same in every run in which they fail together.
+fn name(kind: Kind, checks: impl Iterator<Item = CheckId>) -> String {
+    let mut sorted: Vec<CheckId> = checks.collect();
+    sorted.sort_unstable();
+    let mut digest = blake3::Hasher::new();
+    match kind {
+        Kind::Cause => {}
+        Kind::OneHost | Kind::Scattered => {
+            digest.update(kind.word().as_bytes()).update(b"\n");
+        }
+    }
+    for check in &sorted {
+        digest.update(check.as_str().as_bytes()).update(b"\n");
+    }
+    format!("f-{}", &digest.finalize().to_hex()[..8])
+}
+
+fn finding(
+    view: &View<'_>,
+    inquiry: &Inquiry<'_, '_>,
+    kind: Kind,
+    condition: &Cause,
+    mut checks: Vec<usize>,
+) -> Finding {
     let id = |check: usize| view.checks[check].as_str();
     checks.sort_by_key(|&check| (std::cmp::Reverse(view.requirement(&view.checks[check])), check));
     let first = checks[0];
@@ -139,7 +325,7 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
     let mut seen: HashMap<&str, usize> = HashMap::new();
     let mut cells = 0;
     // What one vector answers is looked up once.
-    let by_vector: Vec<_> = (0..view.vectors.len()).map(|vector| answer(view, vector, first)).collect();
+    let by_vector: Vec<_> = (0..view.vectors.len()).map(|vector| view.answer(vector, first)).collect();
     for cell in &view.cells {
         let Some(answer) = cell.vector.and_then(|vector| by_vector[vector]) else { continue };
         if answer.outcome == "skip" {
@@ -158,12 +344,19 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
             of[at] += 1;
         }
     }
-    let fails: Vec<Option<bool>> = view
-        .cells
-        .iter()
-        .map(|cell| by_vector[cell.vector?].filter(|answer| answer.outcome != "skip").map(super::Seen::is_fail))
-        .collect();
-    let cause = causes.of(&fails);
+    let fails: super::Fails = view.cells.iter().map(|cell| by_vector[cell.vector?]?.verdict()).collect();
+    let cause = match kind {
+        Kind::Cause => inquiry.causes.blamed(&fails, condition.clone()),
+        // One machine, or chance: like cells pass, so no layer of theirs is at fault.
+        Kind::OneHost | Kind::Scattered => condition.clone(),
+    };
+    let explained = explain(view, inquiry, &cause, &checks, &fails);
+    let expected = view.waivers.iter().any(|waiver| waiver.tally.failing > 0);
+    let waived = |cell: &&super::Cell<'_>| {
+        expected && !cell.role.is_control() && view.waiver(cell.id, &view.checks[first]).is_some()
+    };
+    let failing = view.cells.iter().zip(&fails).filter(|(_, fails)| **fails == Some(true)).map(|(cell, _)| cell);
+    let waived = failing.filter(waived).count();
     let exact = exact(view, &by_vector, &spread);
     let controls = controls(view, &by_vector, &spread);
     let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
@@ -173,7 +366,13 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
     if checks.len() > 2 {
         title += &format!(" and {} more", checks.len() - 2);
     }
-    title += &format!(": {}", printable(what, 120));
+    match kind {
+        Kind::Cause => title += &format!(": {}", printable(what, 120)),
+        Kind::OneHost => title += ": on one host only, hosts like it pass",
+        Kind::Scattered => {
+            title = format!("{} fail here and there, where like cells pass: try again", count(checks.len(), "check"));
+        }
+    }
     let [hosts, engines, images] = spread;
     let axis = |names: Vec<&str>, (failing, of): (Vec<usize>, Vec<usize>)| -> Vec<Axis> {
         let values = names.into_iter().zip(failing.into_iter().zip(of));
@@ -182,16 +381,21 @@ fn finding(view: &View<'_>, causes: &Causes<'_>, mut checks: Vec<usize>) -> Find
             .map(|(name, (failing, of))| Axis { name: name.to_owned(), failing, of })
             .collect()
     };
-    let mut digest = blake3::Hasher::new();
-    let mut sorted: Vec<&str> = checks.iter().map(|&check| id(check)).collect();
-    sorted.sort_unstable();
-    for check in &sorted {
-        digest.update(check.as_bytes()).update(b"\n");
-    }
     Finding {
-        id: format!("f-{}", &digest.finalize().to_hex()[..8]),
+        id: name(kind, checks.iter().map(|&check| view.checks[check].clone())),
+        kind,
         title,
-        layer: layer(&cause),
+        layer: match kind {
+            Kind::Cause => layer(&cause),
+            Kind::OneHost => Some("host".to_owned()),
+            Kind::Scattered => None,
+        },
+        mechanism: explained.mechanism.filter(|_| kind == Kind::Cause),
+        mechanisms: explained.mechanisms,
+        known: if kind == Kind::Cause { explained.known } else { vec![] },
+        unexplained: cause.unexplained,
+        exceptions: cause.exceptions,
+        waived,
         condition: cause.condition,
         ties: cause.ties,
         thresholds: cause.thresholds,

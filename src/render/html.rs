@@ -14,6 +14,7 @@ use super::vectors::requirement_word;
 use super::view::{View, fact};
 use crate::catalog::Requirement;
 use crate::judge::Verdict;
+use crate::judge::known::Match;
 
 const INDEX: &str = include_str!("report/index.html");
 const MATRIX: &str = include_str!("report/matrix.html");
@@ -82,6 +83,7 @@ struct NotRun {
     glyph: &'static str,
     reason: String,
     hint: Option<String>,
+    known: Vec<KnownView>,
     cells: String,
     names: String,
 }
@@ -97,6 +99,24 @@ struct WaiverView {
     covers: String,
 }
 
+/// A documented incompatibility for readers.
+#[derive(Debug, Serialize)]
+struct KnownView {
+    id: &'static str,
+    title: &'static str,
+    shows: &'static str,
+    fix: &'static str,
+    workaround: &'static str,
+    links: Vec<String>,
+}
+
+impl From<&Match> for KnownView {
+    fn from(known: &Match) -> Self {
+        let Match { id, title, shows, fix, workaround, links } = known.clone();
+        Self { id, title, shows, fix, workaround, links }
+    }
+}
+
 /// A finding for readers.
 #[derive(Debug, Serialize)]
 struct FindingView {
@@ -104,6 +124,10 @@ struct FindingView {
     title: String,
     subtitle: String,
     layer: Option<String>,
+    mechanism: Option<String>,
+    evidence: Vec<String>,
+    known: Vec<KnownView>,
+    waived: String,
     condition: Option<String>,
     besides: Vec<String>,
     requirement: &'static str,
@@ -170,7 +194,7 @@ pub fn page(view: &View<'_>) -> Page {
     let verdicts = view.verdicts();
     let (may, weighty): (Vec<&Finding>, Vec<&Finding>) =
         view.findings.iter().partition(|finding| finding.requirement == Requirement::May);
-    let mut not_run = view.not_run();
+    let mut not_run = super::outage::not_run(view);
     let not_run_more = not_run.len().saturating_sub(MAX_REASONS);
     not_run.truncate(MAX_REASONS);
     Page {
@@ -210,6 +234,7 @@ pub fn page(view: &View<'_>) -> Page {
                 glyph: table::glyph(not_run.verdict),
                 reason: printable(&not_run.reason, 700),
                 hint: not_run.hint.map(|hint| printable(hint, 700)),
+                known: not_run.known().iter().map(KnownView::from).collect(),
                 cells: count(not_run.cells.len(), "cell"),
                 names: names(cell_names(not_run).iter().map(String::as_str), 12),
             })
@@ -256,7 +281,7 @@ fn changes(view: &View<'_>) -> Vec<(String, &'static str, &'static str, String)>
     changes.map(|c| (c.check.to_string(), word(c.from), word(c.to), printable(&c.reason, 300))).collect()
 }
 
-fn cell_names(not_run: &super::view::NotRun<'_, '_>) -> Vec<String> {
+fn cell_names(not_run: &super::outage::NotRun<'_, '_>) -> Vec<String> {
     not_run.cells.iter().map(|cell| cell.id.to_string()).collect()
 }
 
@@ -328,7 +353,21 @@ fn finding_view(view: &View<'_>, finding: &Finding) -> FindingView {
         subtitle,
         layer: finding.layer.clone(),
         condition: finding.condition.as_deref().map(|condition| printable(condition, 300)),
-        besides: finding.thresholds.iter().chain(&finding.ties).take(4).map(|text| printable(text, 300)).collect(),
+        mechanism: mechanism(finding),
+        evidence: finding
+            .mechanism
+            .iter()
+            .flat_map(|found| &found.evidence)
+            .take(8)
+            .map(|line| printable(line, 400))
+            .collect(),
+        known: finding.known.iter().map(KnownView::from).collect(),
+        waived: match (finding.waived, finding.is_waived()) {
+            (0, _) => String::new(),
+            (_, true) => "waived".to_owned(),
+            (waived, false) => format!("waived in {}", count(waived, "cell")),
+        },
+        besides: besides(finding),
         requirement: requirement_word(finding.requirement),
         cells: format!("{} of {}", thousands(finding.cells), count(of, "cell")),
         seen: finding.seen.iter().take(4).map(|(seen, cells)| (seen.clone(), count(*cells, "cell"))).collect(),
@@ -348,6 +387,32 @@ fn finding_view(view: &View<'_>, finding: &Finding) -> FindingView {
             .collect(),
         more_checks: finding.checks.len().saturating_sub(MAX_CHECKS),
     }
+}
+
+/// What inside the layer is at fault: `seccomp-rule: the seccomp filter answers EPERM to clone3`.
+pub fn mechanism(finding: &Finding) -> Option<String> {
+    let found = finding.mechanism.as_ref()?;
+    let likely = if found.sure { "" } else { "likely " };
+    let others = match finding.mechanisms.as_slice() {
+        [] => String::new(),
+        [one] => format!("; {one}"),
+        [one, more @ ..] => format!("; {one}, and {} more", thousands(more.len())),
+    };
+    Some(printable(&format!("{likely}{}: {}{others}", found.id, found.what), 400))
+}
+
+/// Thresholds, ties, and how far the condition holds.
+fn besides(finding: &Finding) -> Vec<String> {
+    let mut lines: Vec<String> =
+        finding.thresholds.iter().chain(&finding.ties).take(4).map(|text| printable(text, 300)).collect();
+    if finding.condition.is_some() && finding.unexplained + finding.exceptions > 0 {
+        lines.push(format!(
+            "{} of like cells fail though this does not hold, {} pass though it does",
+            count(finding.unexplained, "group"),
+            thousands(finding.exceptions)
+        ));
+    }
+    lines
 }
 
 /// Where a finding is seen: per axis that matters, the values, with counts where only part of a value fails; axes that do

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::findings::Finding;
-use super::html::{headline, spread};
+use super::html::{headline, mechanism, spread};
 use super::table;
 use super::text::{count, names, printable, thousands};
 use super::vectors::requirement_word;
@@ -62,6 +62,9 @@ fn findings(view: &View<'_>, out: &mut String) {
         if let Some(layer) = &finding.layer {
             let _ = write!(out, ", to be fixed in {}", code(layer, 80));
         }
+        if finding.waived > 0 {
+            let _ = write!(out, ", waived in {}", count(finding.waived, "cell"));
+        }
         if let Some(condition) = &finding.condition {
             let _ = write!(out, ", when {}", code(condition, 200));
         }
@@ -71,6 +74,13 @@ fn findings(view: &View<'_>, out: &mut String) {
         if finding.checks.len() > 1 {
             let checks = names(finding.checks.iter().map(|&check| view.checks[check].as_str()), 8);
             let _ = writeln!(out, "  checks: {checks}");
+        }
+        if let Some(mechanism) = mechanism(finding) {
+            let _ = writeln!(out, "  at fault: {}", code(&mechanism, 300));
+        }
+        for known in &finding.known {
+            let links = known.links.join(" ");
+            let _ = writeln!(out, "  known as **{}**: {}; {}", known.id, text(known.fix), links);
         }
         let row = finding.checks.iter().find_map(|&check| view.catalogue.row(&view.checks[check]));
         if let Some(row) = row {
@@ -106,7 +116,7 @@ fn waivers(view: &View<'_>, out: &mut String) {
 }
 
 fn not_run(view: &View<'_>, out: &mut String) {
-    let reasons = view.not_run();
+    let reasons = super::outage::not_run(view);
     if reasons.is_empty() {
         return;
     }

@@ -5,10 +5,12 @@
 mod csv;
 mod findings;
 mod html;
+mod inquiry;
 mod json;
 mod junit;
 mod markdown;
 mod order;
+mod outage;
 mod page;
 mod table;
 mod text;
@@ -18,7 +20,8 @@ mod waived;
 
 use jiff::Timestamp;
 
-pub use findings::{Axis, Finding};
+pub use findings::{Axis, Finding, Kind};
+pub use inquiry::{Fails, Inquiry};
 pub use json::json;
 pub use vectors::{Seen, Vector};
 pub use view::{Cell, View};

@@ -174,6 +174,15 @@ impl Seen {
         Self { outcome: outcome.word(), how, reason, saw, number, value, step, filter }
     }
 
+    /// Whether it fails, where it passes or fails at all.
+    pub fn verdict(&self) -> Option<bool> {
+        match self.outcome {
+            "fail" => Some(true),
+            "pass" => Some(false),
+            _ => None,
+        }
+    }
+
     /// Whether it is a failure.
     pub fn is_fail(&self) -> bool {
         self.outcome == "fail"

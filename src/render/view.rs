@@ -219,6 +219,13 @@ impl<'a> View<'a> {
         self.run.images.get(id)
     }
 
+    /// What a vector answers to a check.
+    pub fn answer(&self, vector: usize, check: usize) -> Option<&super::Seen> {
+        let results = &self.vectors.get(vector)?.results;
+        let at = results.binary_search_by_key(&check, |&(check, _)| check as usize).ok()?;
+        self.seen.get(results[at].1 as usize)
+    }
+
     /// How much a check matters.
     pub fn requirement(&self, check: &CheckId) -> Requirement {
         self.catalogue.requirement(check)
@@ -242,35 +249,6 @@ impl<'a> View<'a> {
         }
         counts.into_iter().rev().collect()
     }
-
-    /// Cells that did not run or not to their end, by reason: reason, what to do, cells.
-    pub fn not_run(&self) -> Vec<NotRun<'_, 'a>> {
-        let mut reasons: BTreeMap<(Verdict, String, Option<&str>), Vec<&Cell<'a>>> = BTreeMap::new();
-        for cell in &self.cells {
-            if let Some(reason) = cell.skipped {
-                reasons.entry((Verdict::Skip, reason.to_owned(), None)).or_default().push(cell);
-            } else if cell.verdict == Verdict::Miss && cell.faults.is_empty() {
-                let reason = match cell.vector {
-                    Some(_) => "it ran and reported nothing",
-                    None => "it was planned and nothing is recorded of it",
-                };
-                reasons.entry((Verdict::Miss, reason.to_owned(), None)).or_default().push(cell);
-            }
-            for fault in cell.faults {
-                let key = (Verdict::Error, fault.to_string(), fault.hint.as_deref());
-                let cells = reasons.entry(key).or_default();
-                if cells.last().is_none_or(|last| last.id != cell.id) {
-                    cells.push(cell);
-                }
-            }
-        }
-        let mut all: Vec<_> = reasons
-            .into_iter()
-            .map(|((verdict, reason, hint), cells)| NotRun { verdict, reason, hint, cells })
-            .collect();
-        all.sort_by_key(|not_run| std::cmp::Reverse((not_run.verdict, not_run.cells.len())));
-        all
-    }
 }
 
 /// The day of an instant, as waivers count days.
@@ -285,19 +263,6 @@ fn unknown_checks(catalogue: &Catalogue, checks: &[CheckId]) -> Option<String> {
         let (number, list) = (count(unknown.len(), "check"), names(unknown.iter().copied(), 4));
         format!("{number} not judged, because this abicus does not know them ({list}): a newer one does")
     })
-}
-
-/// Cells that did not run, or not to their end, for one reason.
-#[derive(Debug)]
-pub struct NotRun<'v, 'a> {
-    /// Skip, miss or error.
-    pub verdict: Verdict,
-    /// Why; hostile text.
-    pub reason: String,
-    /// What to do; hostile text.
-    pub hint: Option<&'v str>,
-    /// Which.
-    pub cells: Vec<&'v Cell<'a>>,
 }
 
 /// Whether an image is the empty one: by its digest, or because abicus made it up to be that.
