@@ -7,6 +7,7 @@ use super::{Event, Shared};
 use crate::collect;
 use crate::engine::{Attempt, Ended, Job, PAYLOAD_DIR};
 use crate::fault::{Fault, Phase};
+use crate::id::CellId;
 use crate::image::Image;
 use crate::plan::Planned;
 use crate::store::{AttemptRecord, State};
@@ -48,7 +49,7 @@ async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) ->
                 deadline: shared.rig.defaults.timeout,
                 output_cap: shared.rig.defaults.output_cap,
             };
-            ready.engine.run(&job, &ready.prepared).await
+            explained(shared, cell, ready.engine.run(&job, &ready.prepared).await).await
         }
         _ => Attempt::broken(Fault::new(Phase::Host, "the run is shutting down")),
     };
@@ -65,6 +66,17 @@ async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) ->
     (state(shared, &attempt), record)
 }
 
+/// Where the host is gone, that is why, whatever the engine saw of it.
+async fn explained(shared: &Shared, cell: &CellId, mut attempt: Attempt) -> Attempt {
+    if let (Err(seen), Some((_, reach))) = (&attempt.ended, shared.rig.hosts.get(&cell.host))
+        && let Some(lost) = reach.lost().await
+    {
+        attempt.notes.push(seen.to_string());
+        attempt.ended = Err(lost);
+    }
+    attempt
+}
+
 type Slots = (tokio::sync::OwnedSemaphorePermit, Option<tokio::sync::OwnedSemaphorePermit>);
 
 /// Waits for the cell's turn: first the engine's, then the host's, in this order everywhere.
@@ -74,7 +86,7 @@ async fn slots(shared: &Shared, planned: &Planned) -> Option<Slots> {
         Some(slots) => Some(slots.clone().acquire_owned().await.ok()?),
         None => None,
     };
-    let host = shared.hosts.get(&cell.host)?.get()?.as_ref().ok()?.slots.clone().acquire_owned().await.ok()?;
+    let host = shared.hosts.get(&cell.host)?.look.get()?.as_ref().ok()?.slots.clone().acquire_owned().await.ok()?;
     Some((host, engine))
 }
 

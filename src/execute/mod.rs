@@ -11,6 +11,7 @@ mod prepare;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,14 @@ struct HostLook {
     slots: Arc<Semaphore>,
 }
 
+/// A host in the course of a run.
+#[derive(Default)]
+struct HostState {
+    look: OnceCell<Result<HostLook, Fault>>,
+    /// Cells that have not come to anything yet.
+    left: AtomicUsize,
+}
+
 /// What the tasks of a run share.
 struct Shared {
     plan: Arc<Plan>,
@@ -114,7 +123,7 @@ struct Shared {
     events: tokio::sync::mpsc::UnboundedSender<Event>,
     stop: watch::Receiver<bool>,
     /// Each is looked at when its first cell wants it: a dead one holds up nobody else's cells.
-    hosts: HashMap<HostId, OnceCell<Result<HostLook, Fault>>>,
+    hosts: HashMap<HostId, HostState>,
     /// Cells at a time per engine and host, where it is less.
     engine_slots: HashMap<(HostId, EngineId), Arc<Semaphore>>,
     /// Images made ready at a time: each keeps a CPU busy.
@@ -134,7 +143,7 @@ impl Shared {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let hosts = rig.hosts.keys().map(|id| (id.clone(), OnceCell::new())).collect();
+        let hosts = rig.hosts.keys().map(|id| (id.clone(), HostState::default())).collect();
         let engine_slots = rig
             .engines
             .keys()
@@ -195,7 +204,13 @@ impl Shared {
 
 async fn run_all(shared: &Arc<Shared>, done: &Done) -> Result<(), StoreError> {
     let mut tasks = JoinSet::new();
-    for planned in shared.plan.cells.iter().filter(|planned| !done.contains(&planned.cell)) {
+    let to_do: Vec<&Planned> = shared.plan.cells.iter().filter(|planned| !done.contains(&planned.cell)).collect();
+    for planned in &to_do {
+        if let Some(host) = shared.hosts.get(&planned.cell.host) {
+            host.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    for planned in to_do {
         tasks.spawn(run_cell(shared.clone(), planned.clone()));
     }
     while let Some(result) = tasks.join_next().await {
@@ -214,9 +229,21 @@ async fn run_cell(shared: Arc<Shared>, planned: Planned) {
         Err(state) => (state, vec![]),
         Ok(ready) => attempt::until_it_counts(&shared, &planned, &ready).await,
     };
+    let host = planned.cell.host.clone();
     let record = CellRecord { cell: planned.cell, role: planned.role, state, attempts };
     shared.entry(&Entry::Cell(record.clone()));
     shared.note(Event::CellDone { record: Arc::new(record) });
+    if shared.hosts.get(&host).is_some_and(|state| state.left.fetch_sub(1, Ordering::AcqRel) == 1) {
+        leave(&shared, &host).await;
+    }
+}
+
+/// After the last cell of a host: what was started for it is stopped, so that the next finds room.
+async fn leave(shared: &Shared, host: &HostId) {
+    let Some((_, reach)) = shared.rig.hosts.get(host) else { return };
+    if let Some(said) = reach.leave().await {
+        shared.write(|writer| writer.host_evidence(host, &said));
+    }
 }
 
 /// After an interruption: cancelled cells cleaned up behind themselves, this catches what they could not.

@@ -1,16 +1,19 @@
 //! What a cell needs before it can run: its engine looked at, its image made ready, the image given to the engine. Each
 //! is done once however many cells wait for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::{Event, HostLook, Shared, absent, unknown};
 use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
-use crate::host;
-use crate::id::{CellId, ImageId};
+use crate::host::{self, Tree};
+use crate::id::{CellId, HostId, ImageId};
 use crate::image::{Content, Image, Progress, Pull, Source, host_architecture};
+use crate::spec::HostKind;
 use crate::store::{Entry, State};
 
 /// A cell that can run.
@@ -25,7 +28,7 @@ pub(super) struct Ready {
 /// Gets everything ready, or says what the cell comes to without it.
 pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, State> {
     let host = shared.hosts.get(&cell.host).ok_or_else(|| unknown(cell))?;
-    let host = match host.get_or_init(|| look_at(shared, cell)).await {
+    let host = match host.look.get_or_init(|| look_at(shared, cell)).await {
         Ok(host) => host.facts.clone(),
         Err(fault) => return Err(State::Broken { fault: fault.clone() }),
     };
@@ -60,11 +63,17 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
     }
 }
 
-async fn look_at(shared: &Shared, cell: &CellId) -> Result<HostLook, Fault> {
+async fn look_at(shared: &Arc<Shared>, cell: &CellId) -> Result<HostLook, Fault> {
     let Some((spec, reach)) = shared.rig.hosts.get(&cell.host) else {
         return Err(Fault::new(Phase::Host, format!("no host was set up for {cell}")));
     };
-    let result = host::facts(&**reach).await;
+    if let HostKind::Vm(_) = spec.kind {
+        reach.expect(&trees(shared, &cell.host).await).await;
+    }
+    let mut result = host::facts(&**reach).await;
+    if let Ok(facts) = &mut result {
+        facts.extend(reach.facts());
+    }
     let facts = result.clone().unwrap_or_default();
     let fault = result.err();
     shared.entry(&Entry::Host { host: cell.host.clone(), facts: facts.clone(), fault: fault.clone() });
@@ -74,6 +83,23 @@ async fn look_at(shared: &Shared, cell: &CellId) -> Result<HostLook, Fault> {
     let cpus = facts.get("cpu.count").and_then(|n| n.parse().ok()).unwrap_or(1);
     let wide = spec.parallel.or(shared.rig.defaults.parallel).unwrap_or(cpus);
     Ok(HostLook { facts, slots: Arc::new(Semaphore::new(wide)) })
+}
+
+/// Every tree that cells on a host will need, those that cannot be had left out: their cells will say so.
+async fn trees(shared: &Arc<Shared>, host: &HostId) -> Vec<Tree> {
+    let payload = &shared.rig.payload;
+    let mut trees = vec![Tree { path: payload.dir.clone(), digest: payload.digest.clone() }];
+    let cells = shared.plan.cells.iter().filter(|planned| planned.cell.host == *host && !planned.cell.image.is_none());
+    let ids: BTreeSet<&ImageId> = cells.map(|planned| &planned.cell.image).collect();
+    let images = ids.into_iter().map(|id| async move {
+        let image = shared.images.get(id)?.get_or_init(|| open(shared, id)).await.as_ref().ok()?;
+        match &image.content {
+            Content::Tree(path) => Some(Tree { path: path.clone(), digest: image.digest.clone() }),
+            Content::Empty | Content::Reference(_) => None,
+        }
+    });
+    trees.extend(join_all(images).await.into_iter().flatten());
+    trees
 }
 
 async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {

@@ -15,5 +15,5 @@ pub use facts::{class, facts, loader};
 pub use local::Local;
 pub use open::open;
 pub(crate) use reach::text;
-pub use reach::{Launched, Process, Reach, Reader, Site, Stat, Writer};
+pub use reach::{Launched, Process, Reach, Reader, Site, Stat, Tree, Writer};
 pub use unreachable::Unreachable;

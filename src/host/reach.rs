@@ -13,11 +13,12 @@
 //! method says so at once, and none waits for ever.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::engine::Facts;
 use crate::fault::Fault;
 
 /// What every host says of itself before anything is asked.
@@ -102,6 +103,15 @@ pub struct Launched {
     pub process: Box<dyn Process>,
 }
 
+/// A tree of this machine that a host will be asked to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// Where it is on this machine.
+    pub path: PathBuf,
+    /// What names its content.
+    pub digest: String,
+}
+
 /// How the driver gets at a host; see the module.
 #[async_trait]
 pub trait Reach: Send + Sync {
@@ -128,6 +138,26 @@ pub trait Reach: Send + Sync {
 
     /// Connects to a stream socket in the host's file system.
     async fn connect(&self, socket: &str) -> io::Result<(Reader, Writer)>;
+
+    /// Names trees that will be [`put`](Reach::put): a host that has to have them when it starts is told before it is first
+    /// used. Others need not be told.
+    async fn expect(&self, _: &[Tree]) {}
+
+    /// What whoever started the host knows of it.
+    fn facts(&self) -> Facts {
+        Facts::new()
+    }
+
+    /// Why the host is gone, where it is: a better reason for what failed on it than that the stream ended.
+    async fn lost(&self) -> Option<Fault> {
+        None
+    }
+
+    /// Nothing more will be asked of this host: what was started for it is stopped. Returns what it said of itself all the
+    /// while, as evidence.
+    async fn leave(&self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Whether the host's file system is this machine's too, so that paths and sockets need no detour.
     fn is_here(&self) -> bool {

@@ -124,10 +124,9 @@ impl HostKind {
     /// Why cells of such an engine cannot be on such a host, if they cannot.
     pub fn lacks(&self, engine: EngineKind) -> Option<&'static str> {
         match (self, engine) {
-            (Self::Vm(vm), EngineKind::Docker | EngineKind::Podman) if vm.disk.is_none() => {
-                Some("this virtual machine is a kernel only: it has no disk with engines")
-            }
-            _ => None,
+            (Self::Local, _) | (_, EngineKind::Native | EngineKind::BuiltIn | EngineKind::Scripted) => None,
+            (Self::Vm(vm), _) if vm.disk.is_some() => None,
+            (Self::Vm(_), _) => Some("this virtual machine is a kernel only: it has no disk with engines"),
         }
     }
 }

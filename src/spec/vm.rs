@@ -1,6 +1,7 @@
 //! `vm = { … }` of a host: a virtual machine that abicus starts itself. In: the table. Out: a [`VmSpec`]. Pure.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -9,7 +10,7 @@ use toml::Spanned;
 
 use super::World;
 use super::error::{Errors, did_you_mean};
-use super::resolve::{existing, size};
+use super::resolve::{duration, existing, size};
 
 /// A virtual machine as declared, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,6 +31,8 @@ pub struct VmSpec {
     pub cgroup: Cgroup,
     /// By which kind of device the guest gets its disks.
     pub storage: Storage,
+    /// How long it may take to boot.
+    pub deadline: Duration,
 }
 
 /// A kernel.
@@ -122,6 +125,7 @@ pub(super) struct VmTable {
     pub cgroup: Cgroup,
     #[serde(default)]
     pub storage: Storage,
+    pub deadline: Option<Spanned<String>>,
 }
 
 /// `"path"` or `{ suite = "…" }`.
@@ -153,6 +157,8 @@ impl<'de> Deserialize<'de> for KernelText {
 /// What QEMU can be given, and a run of many guests can bear.
 const MEMORY: std::ops::RangeInclusive<usize> = 64 << 20..=1 << 40;
 const CPUS: std::ops::RangeInclusive<u32> = 1..=64;
+/// A busy machine without KVM takes a minute for a large guest.
+const DEADLINE: Duration = Duration::from_secs(180);
 /// What the kernel takes: COMMAND_LINE_SIZE of x86, less what abicus adds.
 const MOST_CMDLINE: usize = 1500;
 
@@ -201,6 +207,15 @@ pub(super) fn vm(table: Spanned<VmTable>, world: &World<'_>, errors: &mut Errors
         cmdline: cmdline(table.cmdline, errors),
         cgroup: table.cgroup,
         storage: table.storage,
+        deadline: table.deadline.map_or(DEADLINE, |text| deadline(&text, errors)),
+    })
+}
+
+fn deadline(text: &Spanned<String>, errors: &mut Errors<'_>) -> Duration {
+    duration(text.get_ref()).unwrap_or_else(|| {
+        let help = "write `60s` or `5m`, at most a day";
+        errors.add(text.span(), format!("`{}` is not a duration", text.get_ref()), Some(help.into()));
+        DEADLINE
     })
 }
 
@@ -301,6 +316,7 @@ mod tests {
             ("kernel = 'there', cpus = 0", "`cpus` is from 1 to 64", ""),
             ("kernel = 'there', memory = '4KiB'", "`4KiB` is not a size of memory", "512MiB"),
             ("kernel = 'there', cmdline = 'quiet -- x'", "abicus' own", ""),
+            ("kernel = 'there', deadline = '9'", "`9` is not a duration", "60s"),
             ("kernel = 'there', cgroup = 'v3'", "unknown variant `v3`", ""),
             ("kernel = 'there', kernal = 1", "unknown field `kernal`", "did you mean `kernel`?"),
         ] {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Entry, Run, RunInfo, StoreError};
 use crate::collect::Observations;
-use crate::id::{CellId, RunId};
+use crate::id::{CellId, HostId, RunId};
 
 /// Appends to a run directory. Every entry is on disk when the call returns.
 #[derive(Debug)]
@@ -99,6 +99,16 @@ impl RunWriter {
             fs::write(&path, packed).map_err(io(&path))?;
         }
         Ok(name)
+    }
+
+    /// Stores what a host said of itself while it ran: the console of a virtual machine.
+    pub fn host_evidence(&self, host: &HostId, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join("evidence").join(host.as_str()).join("console.zst");
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io(parent))?;
+        }
+        let packed = zstd::encode_all(bytes, 3).map_err(io(&path))?;
+        fs::write(&path, packed).map_err(io(&path))
     }
 
     /// Marks the end of the run.

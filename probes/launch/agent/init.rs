@@ -7,7 +7,8 @@
 //! | word | what it does |
 //! |---|---|
 //! | `abicus.device=/dev/vport0p1` | where the driver is; a device that is not there yet is waited for |
-//! | `abicus.cgroup=v1`, `v2`, `none` | which control groups are mounted; `v2` where it is not said |
+//! | `abicus.cgroup=v1`, `v2`, `hybrid`, `none` | which control groups are mounted; `v2` where it is not said |
+//! | `abicus.root=SERIAL` | the root is the ext4 disk with this serial number, instead of a tmpfs |
 //!
 //! Modules named in `/modules/order`, one file name below `/modules` a line, are loaded first.
 
@@ -79,19 +80,26 @@ fn boot() {
     let _ = mount(c"devtmpfs", c"/dev", c"devtmpfs", 2, c"mode=755");
     standard_descriptors();
     load_modules();
-    if mount(c"tmpfs", NEW, c"tmpfs", 0, c"mode=755").is_err() {
-        return say("abicus: no tmpfs\n");
+    let mut line = [0; 4096];
+    let line = sys::read_file(c"/proc/cmdline", &mut line).unwrap_or(&[]);
+    let mounted = match word(line, b"abicus.root=") {
+        Some(serial) => root_disk(serial),
+        None => mount(c"tmpfs", NEW, c"tmpfs", 0, c"mode=755"),
+    };
+    if mounted.is_err() {
+        return say("abicus: the root could not be mounted\n");
+    }
+    let _ = sys::mkdir(c"/new/tmp", 0o777);
+    let _ = sys::mkdir(c"/new/abicus", 0o700);
+    // Before proc has moved, which says where this program is.
+    if let Ok(dir) = sys::open(c"/new/abicus", O_RDONLY | O_DIRECTORY, 0) {
+        let _ = copy_self(dir, c"launch");
+        let _ = sys::close(dir);
     }
     for (from, to) in [(c"/proc", c"/new/proc"), (c"/sys", c"/new/sys"), (c"/dev", c"/new/dev")] {
         if mount(from, to, c"", MS_MOVE, c"").is_err() {
             say("abicus: could not move a mount\n");
         }
-    }
-    let _ = sys::mkdir(c"/new/tmp", 0o777);
-    let _ = sys::mkdir(c"/new/abicus", 0o700);
-    if let Ok(dir) = sys::open(c"/new/abicus", O_RDONLY | O_DIRECTORY, 0) {
-        let _ = copy_self(dir, c"launch");
-        let _ = sys::close(dir);
     }
     let _ = super::tree::remove(AT_FDCWD, c"/modules");
     // SAFETY: C strings that outlive the calls.
@@ -101,6 +109,39 @@ fn boot() {
         let _ = call!(nr::CHROOT, path(c"."));
         let _ = call!(nr::CHDIR, path(c"/"));
     }
+}
+
+/// The disk with a serial number, which NVMe says of its controller and virtio of its disk. Disks appear in any order, and
+/// not all at once.
+fn root_disk(serial: &[u8]) -> Answer<()> {
+    const PLACES: [(&str, &str, &str); 2] = [("nvme", "n1", "/device/serial"), ("vd", "", "/serial")];
+    for _ in 0..1000 {
+        for (kind, end, file) in PLACES {
+            for number in 0..26u8 {
+                let mut name = Text::<16>::of(kind.as_bytes());
+                match kind {
+                    "vd" => name.add(&[b'a' + number]),
+                    _ => name.add(crate::rt::text::decimal(i64::from(number), &mut [0; 20])),
+                };
+                name.add(end.as_bytes());
+                let mut about = Text::<64>::of(b"/sys/block/");
+                about.add(name.bytes()).add(file.as_bytes()).add(b"\0");
+                let mut device = Text::<64>::of(b"/dev/");
+                device.add(name.bytes()).add(b"\0");
+                let (Ok(about), Ok(device)) =
+                    (CStr::from_bytes_with_nul(about.bytes()), CStr::from_bytes_with_nul(device.bytes()))
+                else {
+                    continue;
+                };
+                let mut room = [0; 64];
+                if sys::read_file(about, &mut room).is_ok_and(|text| text.trim_ascii() == serial) {
+                    return mount(device, NEW, c"ext4", 0, c"noinit_itable");
+                }
+            }
+        }
+        sys::sleep_ms(10);
+    }
+    Err(ENOENT)
 }
 
 /// No descriptor of a channel may be 0, 1 or 2; the kernel opens them where the initramfs has a console.
@@ -123,8 +164,11 @@ fn load_modules() {
         full.add(name).add(b"\0");
         let Ok(name) = CStr::from_bytes_with_nul(full.bytes()) else { continue };
         let loaded = sys::open(name, O_RDONLY, 0).and_then(|fd| {
+            // Linux 5.17 unpacks modules itself where it was built to, if it is told to.
+            const COMPRESSED: usize = 4;
+            let flags = if name.to_bytes().ends_with(b".ko") { 0 } else { COMPRESSED };
             // SAFETY: C strings that outlive the call.
-            let loaded = unsafe { call!(nr::FINIT_MODULE, fd, path(c""), 0) };
+            let loaded = unsafe { call!(nr::FINIT_MODULE, fd, path(c""), flags) };
             let _ = sys::close(fd);
             loaded
         });
@@ -144,7 +188,7 @@ fn word<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 fn control_groups(version: &[u8]) {
     match version {
         b"none" => {}
-        b"v1" => {
+        b"v1" | b"hybrid" => {
             let _ = mount(c"tmpfs", c"/sys/fs/cgroup", c"tmpfs", MS_QUIET, c"mode=755");
             for (name, at) in [
                 (c"memory", c"/sys/fs/cgroup/memory"),
@@ -156,6 +200,9 @@ fn control_groups(version: &[u8]) {
                 (c"blkio", c"/sys/fs/cgroup/blkio"),
             ] {
                 let _ = mount(c"cgroup", at, c"cgroup", MS_QUIET, name);
+            }
+            if version == b"hybrid" {
+                let _ = mount(c"cgroup2", c"/sys/fs/cgroup/unified", c"cgroup2", MS_QUIET, c"");
             }
         }
         _ => {
@@ -200,9 +247,10 @@ pub fn copy_self(dir: i32, name: &CStr) -> Answer<()> {
         Err(EEXIST) => return Ok(()),
         other => other?,
     };
-    let from = sys::open(c"/proc/self/exe", O_RDONLY, 0)?;
+    let from = sys::open(c"/proc/self/exe", O_RDONLY, 0);
     let mut room = [0; 16384];
     let copied = loop {
+        let Ok(from) = from else { break from.map(drop) };
         match sys::read(from, &mut room) {
             Ok(0) => break Ok(()),
             Ok(n) if sys::write(to, &room[..n]) == Ok(n) => {}
@@ -210,7 +258,7 @@ pub fn copy_self(dir: i32, name: &CStr) -> Answer<()> {
             Err(errno) => break Err(errno),
         }
     };
-    let _ = sys::close(from);
+    let _ = from.map(sys::close);
     let _ = sys::close(to);
     copied
 }

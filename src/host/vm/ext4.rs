@@ -105,17 +105,17 @@ impl Needs {
     }
 }
 
-/// An image as a disk that is only read, kept by the digest of its content.
-pub fn of_image(shelf: &Shelf, tree: &Path, digest: &str) -> Result<Kept, Fault> {
+/// A tree as a disk that is only read, kept by the digest of its content.
+pub fn of_tree(shelf: &Shelf, tree: &Path, digest: &str) -> Result<Kept, Fault> {
     let short = digest.trim_start_matches("sha256:");
     let recipe = Recipe {
-        kind: "image",
-        name: format!("image {}", short.get(..12).unwrap_or(short)),
-        text: format!("image 1\n{digest}"),
+        kind: "tree",
+        name: format!("tree {}", short.get(..12).unwrap_or(short)),
+        text: format!("tree 1\n{digest}"),
     };
     shelf.make(&recipe, &|| {}, |dir| {
         make(tree, &dir.join("disk"), Owner::Ours, Room::Tight)?;
-        Ok(Facts::from([("image.digest".to_owned(), digest.to_owned())]))
+        Ok(Facts::from([("tree.digest".to_owned(), digest.to_owned())]))
     })
 }
 

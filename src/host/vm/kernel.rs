@@ -16,9 +16,19 @@ use crate::image::error::ImageError;
 use crate::image::{Cancel, mmdebstrap};
 use crate::spec::{Kernel, KernelPackage};
 
-/// Modules a guest without a disk is given: what engines and programs use, where the kernel has it not built in. None of
-/// them needs another.
-const WANTED: [&str; 3] = ["overlay", "fuse", "tun"];
+/// Modules a guest loads first, in this order, where the kernel has them not built in: the way to the driver, and what
+/// engines and programs use.
+const WANTED: [&str; 9] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_console",
+    "overlay",
+    "fuse",
+    "tun",
+];
 /// Drivers of hardware that no virtual machine has.
 const UNWANTED: [&str; 12] = [
     "drivers/gpu/",
@@ -47,8 +57,8 @@ const DOWNLOAD: &str = r#"set -eu
 pub struct Boot {
     /// What a boot loader would load.
     pub kernel: PathBuf,
-    /// Modules to load, by name.
-    pub modules: Vec<(String, PathBuf)>,
+    /// Modules to load, in order.
+    pub modules: Vec<PathBuf>,
     /// The package's files, where it is a package.
     pub package: Option<Kept>,
     /// Where it comes from.
@@ -98,7 +108,7 @@ pub fn packaged(shelf: &Shelf, package: &KernelPackage, cancel: &Cancel, say: Sa
     let recipe = Recipe {
         kind: "kernel",
         name: name(package),
-        text: format!("kernel 1\n{}\n{}\n{tool}", package.suite, package.package),
+        text: format!("kernel 2\n{}\n{}\n{tool}", package.suite, package.package),
     };
     let say = |what: &str| say(&format!("{}: {what}", recipe.name));
     shelf.make(&recipe, &|| say("waiting for another process that makes it"), |dir| {
@@ -282,16 +292,16 @@ impl Unpacked {
     }
 }
 
-/// The name of a module that guests are given, if a path is one's.
-fn module_of(path: &str) -> Option<&'static str> {
+/// Which of the modules that guests are given a path is, if any.
+fn module_of(path: &str) -> Option<usize> {
     let file = path.rsplit('/').next()?;
     let (name, ending) = file.split_once('.')?;
     let known = matches!(ending, "ko" | "ko.xz" | "ko.zst" | "ko.gz");
-    WANTED.into_iter().find(|wanted| known && *wanted == name)
+    WANTED.iter().position(|wanted| known && *wanted == name)
 }
 
-/// The modules that guests are given, of a directory of modules.
-fn wanted_below(dir: &Path) -> Vec<(String, PathBuf)> {
+/// The modules that guests are given, of a directory of modules, in the order in which they need each other.
+fn wanted_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -300,14 +310,14 @@ fn wanted_below(dir: &Path) -> Vec<(String, PathBuf)> {
             let name = entry.file_name();
             if kind.is_dir() {
                 dirs.push(entry.path());
-            } else if let Some(module) = name.to_str().and_then(module_of) {
-                found.push((module.to_owned(), entry.path()));
+            } else if let Some(at) = name.to_str().and_then(module_of) {
+                found.push((at, entry.path()));
             }
         }
     }
     found.sort();
-    found.dedup_by(|a, b| a.0 == b.0);
-    found
+    found.dedup_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 #[cfg(test)]
@@ -315,14 +325,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_modules_that_guests_are_given_are_found_wherever_they_lie() {
+    fn modules_that_guests_are_given_are_found_wherever_they_lie_and_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["kernel/fs/overlayfs/overlay.ko.xz", "kernel/fs/ext4/ext4.ko", "extra/tun.ko", "overlay.txt"] {
+        for name in ["overlayfs/overlay.ko.xz", "ext4/ext4.ko", "extra/tun.ko", "overlay.txt", "z/virtio.ko"] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let names: Vec<String> = wanted_below(dir.path()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["overlay", "tun"]);
+        let names: Vec<String> = wanted_below(dir.path()).iter().map(|path| file_name(path)).collect();
+        assert_eq!(names, ["virtio.ko", "overlay.ko.xz", "tun.ko"]);
     }
 }

@@ -1,16 +1,150 @@
 //! Virtual machines that abicus starts itself, by QEMU.
 //!
-//! In: a [`VmSpec`](crate::spec::VmSpec). Out: a kernel to run cells on. Kernels and disks are made from a distribution's
-//! packages and kept in the cache.
+//! In: a [`VmSpec`], and the trees that cells on it will need. Out: a way to reach the kernel in it. The machine is booted
+//! when it is first asked something, and stopped when nobody will ask it any more, or nobody is left to ask. Its first
+//! process is the agent; every tree is a disk that is only read. Kernels and disks are made from a distribution's packages
+//! and kept in the cache.
 
+mod accel;
+mod boot;
+mod capacity;
+mod console;
+mod cpio;
 pub mod disk;
 pub mod ext4;
 pub mod kernel;
+mod qemu;
 pub mod shelf;
 
-use crate::fault::{Fault, Phase};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// What hosts of this kind come to before they can be booted.
-pub(crate) fn not_yet() -> Fault {
-    Fault::new(Phase::Host, "this version of abicus builds virtual machines, and does not boot them yet")
+use async_trait::async_trait;
+
+use super::reach::{Launched, Reach, Reader, Site, Stat, Tree, Writer};
+use crate::engine::Facts;
+use crate::fault::{Fault, Phase};
+use crate::spec::VmSpec;
+
+use boot::Running;
+
+/// A virtual machine as a host; see the module.
+pub struct Vm {
+    spec: VmSpec,
+    cache: PathBuf,
+    /// Known before it boots, because a disk has to be there from the start.
+    trees: Mutex<Vec<Tree>>,
+    state: tokio::sync::Mutex<State>,
+    /// The latest, for those who may not wait.
+    facts: Mutex<Facts>,
+}
+
+enum State {
+    Off,
+    On(Arc<Running>),
+    /// It did not come up, or it is stopped.
+    Over(Fault),
+}
+
+impl Vm {
+    /// A machine that is started when it is first asked something. `cache` is abicus' own directory.
+    pub fn new(spec: VmSpec, cache: &Path) -> Self {
+        let (trees, facts) = (Mutex::default(), Mutex::default());
+        Self { spec, cache: cache.to_owned(), trees, state: tokio::sync::Mutex::new(State::Off), facts }
+    }
+
+    /// The machine, booted where nobody did it before. One that did not come up is not tried again.
+    async fn running(&self) -> Result<Arc<Running>, Fault> {
+        let mut state = self.state.lock().await;
+        match &*state {
+            State::On(running) => return Ok(running.clone()),
+            State::Over(fault) => return Err(fault.clone()),
+            State::Off => {}
+        }
+        let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match boot::up(&self.spec, &self.cache, trees).await {
+            Ok(running) => {
+                self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&running.facts);
+                let running = Arc::new(running);
+                *state = State::On(running.clone());
+                Ok(running)
+            }
+            Err(failed) => {
+                *state = State::Over(failed.clone());
+                Err(failed)
+            }
+        }
+    }
+
+    async fn asked(&self) -> io::Result<Arc<Running>> {
+        self.running().await.map_err(|fault| io::Error::new(io::ErrorKind::NotConnected, fault.cause))
+    }
+}
+
+#[async_trait]
+impl Reach for Vm {
+    async fn expect(&self, trees: &[Tree]) {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(trees);
+    }
+
+    async fn site(&self) -> Result<Site, Fault> {
+        self.running().await?.agent.site().await
+    }
+
+    async fn read(&self, path: &str, most: usize) -> io::Result<Vec<u8>> {
+        self.asked().await?.agent.read(path, most).await
+    }
+
+    async fn stat(&self, path: &str) -> io::Result<Stat> {
+        self.asked().await?.agent.stat(path).await
+    }
+
+    async fn list(&self, dir: &str) -> io::Result<Vec<(String, Stat)>> {
+        self.asked().await?.agent.list(dir).await
+    }
+
+    async fn put(&self, tree: &Path, digest: &str) -> Result<String, Fault> {
+        let running = self.running().await?;
+        match running.mounted.get(digest) {
+            Some(place) => Ok(place.clone()),
+            None => running.agent.put(tree, digest).await,
+        }
+    }
+
+    async fn launch(&self, list: &[u8]) -> Result<Launched, Fault> {
+        self.running().await?.agent.launch(list).await
+    }
+
+    async fn connect(&self, socket: &str) -> io::Result<(Reader, Writer)> {
+        self.asked().await?.agent.connect(socket).await
+    }
+
+    fn facts(&self) -> Facts {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn lost(&self) -> Option<Fault> {
+        match &*self.state.lock().await {
+            State::On(running) => running.lost().await,
+            State::Over(fault) => Some(fault.clone()),
+            State::Off => None,
+        }
+    }
+
+    async fn leave(&self) -> Option<Vec<u8>> {
+        let mut state = self.state.lock().await;
+        let gone = State::Over(Fault::new(Phase::Host, "the virtual machine was stopped"));
+        match std::mem::replace(&mut *state, gone) {
+            State::On(running) => {
+                running.stop().await;
+                Some(running.console())
+            }
+            State::Over(fault) => {
+                *state = State::Over(fault);
+                None
+            }
+            State::Off => None,
+        }
+    }
 }
