@@ -26,7 +26,8 @@
 //! `How::Batch` checks of all files run one after the other in one child; a new child goes on after one that crashed, so a
 //! crash costs the check that crashed. They must leave the process as they found it: close what they opened. A check that
 //! changes its process (unshare, setuid, prctl, limits, seccomp, closing descriptors it does not know) is `How::Own`, or
-//! `How::Within(ms)` where the usual 300 ms may not do. Each child has handlers for SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV and SIGSYS
+//! `How::Within(ms)` where the usual 300 ms may not do. One that uses what takes the kernel long to close (a grace period of
+//! RCU) is `How::Aside`: as `Own`, but nobody waits for its child once it has ended by `Err(well())`. Each child has handlers for SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV and SIGSYS
 //! that end it: the signal is the observation. Its soft RLIMIT_CORE is 1, and SIGCHLD is not blocked.
 //! `child::run(slot, ms, job)` serves a check that needs a child of its own in turn; `child::slot()` makes the slot.
 //!
@@ -36,7 +37,7 @@
 //! ```
 //! Each such function runs in a batch child too and may write as many facts as it likes.
 
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::rt::child::{self, End, Slot};
 use crate::rt::line::Line;
@@ -105,6 +106,7 @@ pub enum How {
     Batch,
     Own,
     Within(u32),
+    Aside,
 }
 
 pub struct Check {
@@ -208,6 +210,20 @@ pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) ->
         batched += 1;
     }
     let shared = records.as_mut_ptr();
+    let mut left = 0;
+    for check in selected(groups, bench, wanted).filter(|check| check.how == How::Aside) {
+        // SAFETY: within the array, where the batch writes later; the child reads nothing there once it has reported.
+        let record = unsafe { &mut *shared.add(MOST - 1) };
+        record.reported = false;
+        let said = &raw const record.reported;
+        let end = child::aside(slot, DEADLINE, &mut || record.set(check), &|| {
+            // SAFETY: shared memory that is never unmapped.
+            unsafe { said.read_volatile() }
+        });
+        // SAFETY: shared memory, and the child that wrote it has said all it will.
+        tell(Some(check), unsafe { &*shared.add(MOST - 1) }, Some(end));
+        left += 1;
+    }
     let mut told = 0;
     let mut tell_until = |to: usize, end: Option<End>| {
         while told < to {
@@ -229,8 +245,8 @@ pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) ->
         &mut |i, end| tell_until(i + 1, Some(end)),
     );
     tell_until(batched, None);
-    let mut written = batched;
-    for check in selected(groups, bench, wanted).filter(|check| check.how != How::Batch) {
+    let mut written = batched + left;
+    for check in selected(groups, bench, wanted).filter(|check| matches!(check.how, How::Own | How::Within(_))) {
         let deadline = if let How::Within(ms) = check.how { ms } else { DEADLINE };
         // SAFETY: the first one is free again, its line is written.
         let record = unsafe { &mut *shared };
@@ -243,6 +259,7 @@ pub fn ask(slot: &Slot, groups: &[Group], bench: bool, wanted: &dyn Fn(&[u8]) ->
         tell(Some(check), unsafe { &*shared }, Some(end));
         written += 1;
     }
+    child::reap(DEADLINE);
     written
 }
 
@@ -254,9 +271,7 @@ static CURRENT: AtomicPtr<Record> = AtomicPtr::new(core::ptr::null_mut());
 pub fn finish(saw: Saw) -> ! {
     // SAFETY: null, or shared memory that is never unmapped and that only this child writes now.
     if let Some(record) = unsafe { CURRENT.load(Relaxed).as_mut() } {
-        // SAFETY: what was there before is not a valid `Saw` and must not be dropped.
-        unsafe { core::ptr::write(&mut record.saw, saw) };
-        record.reported = true;
+        record.report(saw);
     }
     sys::exit(0)
 }
@@ -268,9 +283,15 @@ impl Record {
         let saw = match (check.run)() {
             Ok(saw) | Err(saw) => saw,
         };
+        self.report(saw);
+    }
+    fn report(&mut self, saw: Saw) {
         // SAFETY: what was there before is not a valid `Saw` and must not be dropped.
         unsafe { core::ptr::write(&mut self.saw, saw) };
-        self.reported = true;
+        core::sync::atomic::fence(SeqCst);
+        // SAFETY: a place in shared memory, which the parent may be waiting for.
+        unsafe { (&raw mut self.reported).write_volatile(true) };
+        child::progress();
     }
 }
 

@@ -100,6 +100,11 @@ pub fn no(saw: Saw) -> No {
     check::finish(saw)
 }
 
+/// The end of a check that is done `Aside`: what it holds is closed with its child, while others are asked.
+pub fn well() -> No {
+    no(Saw::Ok)
+}
+
 /// What a check did, as the table wants it.
 pub fn told(does: Does) -> Asked {
     match does {

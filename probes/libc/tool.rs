@@ -116,7 +116,13 @@ const TOOLS: &[Tool] = &[
     tool("tool.ps", c"ps", &[], b"PID"),
     tool("tool.ldconfig", c"ldconfig", &[c"-p"], b""),
     tool("tool.getent", c"getent", &[c"passwd", c"root"], b"root:"),
-    tool("tool.apt-get", c"apt-get", &[c"indextargets"], b""),
+    // Without the lists of packages, of which it would make a cache of half a second's work and leave it behind.
+    tool(
+        "tool.apt-get",
+        c"apt-get",
+        &[c"-oDir::State::Lists=/nonexistent", c"-oDir::Cache=/nonexistent", c"indextargets"],
+        b"",
+    ),
     tool("tool.dpkg", c"dpkg", &[c"--print-architecture"], b"amd64"),
     tool("tool.dpkg-query", c"dpkg-query", &[c"-W", c"-f", c"${Status}", c"dpkg"], b"install ok installed"),
     tool("tool.apk", c"apk", &[c"--print-arch"], b"x86_64"),

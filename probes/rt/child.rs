@@ -6,7 +6,7 @@
 //! lines out of the kernel's log and tells a seccomp trap (caught) from a seccomp kill (not). Its soft RLIMIT_CORE is 1:
 //! 0 would still run a core pattern that is a pipe, core(5). Memory written by the child is lost unless it is shared.
 
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use super::consts::*;
 use super::nr;
@@ -119,6 +119,64 @@ pub fn run(slot: &Slot, deadline: u32, job: &mut dyn FnMut() -> i32) -> End {
             sys::exit(job())
         }
         Ok(pid) => wait(slot, pid, deadline),
+    }
+}
+
+/// A parent that waits in `aside` is to look again: set in its child.
+static WAITED_FOR: AtomicBool = AtomicBool::new(false);
+
+/// Runs `job` in a child and waits until `said` or the child's end. Where it has said all, the child is left to end by itself,
+/// which may take the kernel long: `reap` waits for it.
+pub fn aside(slot: &Slot, deadline: u32, job: &mut dyn FnMut(), said: &dyn Fn() -> bool) -> End {
+    slot.signal.store(0, Relaxed);
+    let pid = match sys::fork() {
+        Err(errno) => return End::NoChild(errno),
+        Ok(0) => {
+            settle(slot);
+            WAITED_FOR.store(true, Relaxed);
+            job();
+            sys::exit(0)
+        }
+        Ok(pid) => pid,
+    };
+    let until = sys::now_ms() + u64::from(deadline);
+    loop {
+        match sys::wait(pid, WNOHANG) {
+            Ok((0, _)) if said() => return End::Exit(0),
+            Ok((0, _)) => {}
+            Ok((_, status)) => return ended(slot, status),
+            Err(errno) => return End::NoChild(errno),
+        }
+        let now = sys::now_ms();
+        if now >= until {
+            let _ = sys::kill(pid, SIGKILL);
+            let _ = sys::wait(pid, 0);
+            return End::Timeout(deadline);
+        }
+        sleep_until_child(until - now);
+    }
+}
+
+/// In a child: there is something to see for the parent, where it waits for that.
+pub fn progress() {
+    if WAITED_FOR.swap(false, Relaxed) {
+        // SAFETY: takes no argument.
+        if let Ok(parent) = unsafe { call!(nr::GETPPID) } {
+            let _ = sys::kill(parent as i32, SIGCHLD);
+        }
+    }
+}
+
+/// Waits for children that were left to end by themselves, at most so long (ms).
+pub fn reap(deadline: u32) {
+    let until = sys::now_ms() + u64::from(deadline);
+    loop {
+        let now = sys::now_ms();
+        match sys::wait(-1, WNOHANG) {
+            Ok((0, _)) if now < until => sleep_until_child(until - now),
+            Ok((pid, _)) if pid > 0 => {}
+            _ => return,
+        }
     }
 }
 

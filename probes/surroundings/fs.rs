@@ -102,8 +102,9 @@ pub struct Place {
     name: Text<64>,
 }
 
-/// Names that checks use in it, and that are gone with it.
-const USED: [&core::ffi::CStr; 5] = [c"a", c"b", c"c", c"d/e", c"d/f"];
+/// Names that checks use in it, and in a directory `d` of it.
+const IN: [&core::ffi::CStr; 3] = [c"a", c"b", c"d"];
+const IN_D: [&core::ffi::CStr; 2] = [c"d/e", c"d/f"];
 
 /// Where the files of a check go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,10 +133,10 @@ impl Place {
     fn make(above: &core::ffi::CStr) -> Result<Place, i32> {
         let above = Fd::at(AT_FDCWD, above, O_PATH | O_DIRECTORY, 0)?;
         let name = own_name();
-        match ask!(nr::MKDIRAT, above.0, name.bytes().as_ptr(), 0o700) {
-            Ok(_) | Err(EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
+        let made = match ask!(nr::MKDIRAT, above.0, name.bytes().as_ptr(), 0o700) {
+            Err(EEXIST) => false,
+            answer => answer.map(|_| true)?,
+        };
         let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
         let dir = Fd::of(ask!(nr::OPENAT, above.0, name.bytes().as_ptr(), flags, 0))?;
         let place = Place { dir, above, name };
@@ -145,17 +146,27 @@ impl Place {
         }
         OPEN[0].store(place.above.0, Relaxed);
         OPEN[1].store(place.dir.0, Relaxed);
-        place.clear();
+        if !made {
+            place.clear(&|| false);
+        }
         Ok(place)
     }
 
-    fn clear(&self) {
-        for name in USED {
-            let _ = ask!(nr::UNLINKAT, self.dir.0, sys::path(name), 0);
+    /// Removes what is in it, until `done`: most checks make one file, and each name in vain costs as much as a check.
+    fn clear(&self, done: &dyn Fn() -> bool) {
+        for name in IN {
+            if done() {
+                return;
+            }
+            let remove = |name, flags| ask!(nr::UNLINKAT, self.dir.0, sys::path(name), flags);
+            if let Err(EISDIR | EPERM) = remove(name, 0) {
+                for name in IN_D {
+                    let _ = remove(name, 0);
+                }
+                let _ = remove(name, AT_REMOVEDIR);
+            }
         }
-        for name in [c"a", c"b", c"c", c"d"] {
-            let _ = ask!(nr::UNLINKAT, self.dir.0, sys::path(name), AT_REMOVEDIR);
-        }
+        done();
     }
 
     pub fn open(&self, name: &core::ffi::CStr, flags: i32) -> Result<Fd, No> {
@@ -178,8 +189,7 @@ impl Drop for Place {
     #[inline(never)]
     fn drop(&mut self) {
         OPEN[0].store(-1, Relaxed);
-        self.clear();
-        let _ = ask!(nr::UNLINKAT, self.above.0, self.name.bytes().as_ptr(), AT_REMOVEDIR);
+        self.clear(&|| ask!(nr::UNLINKAT, self.above.0, self.name.bytes().as_ptr(), AT_REMOVEDIR).is_ok());
     }
 }
 

@@ -70,11 +70,16 @@ pub fn parse(stdout: &[u8]) -> Report {
     reader.finish()
 }
 
+/// Which of a cell's programs the libc probe is, after the kernel probe's own checks and the surroundings probe.
+const LIBC: u32 = 2;
+
 #[derive(Default)]
 struct Reader {
     report: Report,
     more_faults: usize,
     counted: usize,
+    /// A probe began since the last exit line.
+    spoke: bool,
 }
 
 impl Reader {
@@ -120,6 +125,7 @@ impl Reader {
             return self.fault(format_args!("protocol version {}, this abicus reads version 1", header.abicus));
         }
         self.close();
+        self.spoke = true;
         self.report.probes.push(ProbeReport {
             probe: header.probe,
             version: header.version,
@@ -171,7 +177,7 @@ impl Reader {
     }
 
     fn exit(&mut self, exit: Exit) {
-        if exit.exit > 0 && self.never_spoke(&exit) {
+        if !std::mem::take(&mut self.spoke) && exit.exit == LIBC && self.never_spoke(&exit) {
             return;
         }
         let who = match exit.exit {
@@ -188,10 +194,9 @@ impl Reader {
         }
     }
 
-    /// The program after the kernel probe is the image's own loader with the libc probe. Where it ended before it said a word,
-    /// that is what `libc.start` asks: seen in the image, and no fault of the rig.
+    /// The image's own loader with the libc probe ended before it said a word: that is what `libc.start` asks, seen in the
+    /// image, and no fault of the rig.
     fn never_spoke(&mut self, exit: &Exit) -> bool {
-        let only_kernel = matches!(self.report.probes.as_slice(), [probe] if probe.probe.as_str() == "kernel");
         let saw = match *exit {
             Exit { errno: Some(errno), .. } => Saw::Errno { errno },
             Exit { signal: Some(signal), .. } => Saw::Signal { signal },
@@ -200,11 +205,8 @@ impl Reader {
             _ => return false,
         };
         let Ok(start) = "libc.start".parse() else { return false };
-        if only_kernel {
-            let observation = Observation { saw, step: None, filter: None };
-            self.report.observations.insert(start, observation);
-        }
-        only_kernel
+        self.report.observations.insert(start, Observation { saw, step: None, filter: None });
+        true
     }
 
     fn close(&mut self) {
@@ -287,21 +289,25 @@ mod tests {
 
     #[test]
     fn a_libc_probe_that_never_spoke_is_what_libc_start_asks() {
-        let start = "libc.start".parse().unwrap();
+        let (start, asked) = ("libc.start".parse().unwrap(), "{\"exit\":0,\"status\":0}\n");
         for (exit, saw) in [
-            (r#"{"exit":1,"errno":2}"#, Saw::Errno { errno: 2 }),
-            (r#"{"exit":1,"signal":4}"#, Saw::Signal { signal: 4 }),
-            (r#"{"exit":1,"timeout":900}"#, Saw::Timeout { ms: 900 }),
-            (r#"{"exit":1,"status":127}"#, Saw::Value { value: Value::Text("status 127".into()) }),
+            (r#"{"exit":2,"errno":2}"#, Saw::Errno { errno: 2 }),
+            (r#"{"exit":2,"signal":4}"#, Saw::Signal { signal: 4 }),
+            (r#"{"exit":2,"timeout":900}"#, Saw::Timeout { ms: 900 }),
+            (r#"{"exit":2,"status":127}"#, Saw::Value { value: Value::Text("status 127".into()) }),
         ] {
-            let report = parse(format!("{GOOD}{exit}\n").as_bytes());
+            let report = parse(format!("{GOOD}{asked}{exit}\n").as_bytes());
             assert_eq!(report.faults, [], "{exit}");
             assert_eq!(report.observations[&start].saw, saw, "{exit}");
             // Once it spoke, how it ended is told of the probe.
             let spoke = GOOD.replace("\"kernel\"", "\"libc\"");
-            let report = parse(format!("{GOOD}{spoke}{exit}\n").replace("libc.version", "libc.kind").as_bytes());
+            let report = parse(format!("{GOOD}{asked}{spoke}{exit}\n").replace("libc.version", "libc.kind").as_bytes());
             assert!(!report.observations.contains_key(&start), "{exit}");
-            assert!(report.faults.iter().any(|fault| fault.cause.starts_with("program 1")), "{exit}");
+            assert!(report.faults.iter().any(|fault| fault.cause.starts_with("program 2")), "{exit}");
+            // The surroundings probe comes with abicus: where it is silent, the rig is at fault.
+            let silent = exit.replace("\"exit\":2", "\"exit\":1");
+            let report = parse(format!("{GOOD}{asked}{silent}\n").as_bytes());
+            assert!(!report.observations.contains_key(&start) && report.faults.len() == 1, "{exit}");
         }
     }
 

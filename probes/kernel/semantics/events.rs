@@ -31,7 +31,7 @@ checks![
     Own "kernel.io_uring.nop" => io_uring_nop,
     Own "kernel.io_uring.read" => io_uring_read,
     Batch "kernel.io_uring.operations" => io_uring_operations,
-    Batch "kernel.aio.read" => aio_read,
+    Aside "kernel.aio.read" => aio_read,
 ];
 
 fn poll_timeout() -> Does {
@@ -323,18 +323,14 @@ fn io_uring_operations() -> Does {
 fn aio_read() -> Does {
     let mut context = 0usize;
     must!(nr::IO_SETUP, 4, &mut context);
-    let asked = || {
-        let file = memfd()?;
-        sys::write(file.0, b"abicus").at("write")?;
-        let mut room = [0u8; 8];
-        // struct iocb: data, key, opcode (0 is IOCB_CMD_PREAD) and descriptor, buffer, bytes, offset
-        let control = [42, 0, (file.0 as u64) << 32, room.as_mut_ptr() as u64, 6, 0, 0, 0];
-        same("submitted", must!("io_submit"; nr::IO_SUBMIT, context, 1, &[&raw const control as usize]), 1)?;
-        let (mut event, time) = ([0u64; 4], Timespec::from_ms(200));
-        same("events", must!("io_getevents"; nr::IO_GETEVENTS, context, 1, 1, &mut event, &time), 1)?;
-        same("bytes", event[2] as usize, 6)
-    };
-    let done = asked();
-    let _ = ask!(nr::IO_DESTROY, context);
-    done
+    let file = memfd()?;
+    sys::write(file.0, b"abicus").at("write")?;
+    let mut room = [0u8; 8];
+    // struct iocb: data, key, opcode (0 is IOCB_CMD_PREAD) and descriptor, buffer, bytes, offset
+    let control = [42, 0, (file.0 as u64) << 32, room.as_mut_ptr() as u64, 6, 0, 0, 0];
+    same("submitted", must!("io_submit"; nr::IO_SUBMIT, context, 1, &[&raw const control as usize]), 1)?;
+    let (mut event, time) = ([0u64; 4], Timespec::from_ms(200));
+    same("events", must!("io_getevents"; nr::IO_GETEVENTS, context, 1, 1, &mut event, &time), 1)?;
+    same("bytes", event[2] as usize, 6)?;
+    Err(well())
 }

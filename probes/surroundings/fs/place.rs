@@ -8,9 +8,9 @@ use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys::{self, path};
 
-/// Each question for both.
+/// Each question for both; watching is slow to close.
 macro_rules! both {
-    ($($root:literal $tmp:literal => $run:ident),* $(,)?) => {
+    ($($root:literal $tmp:literal => $run:ident),*; $($watched:literal $watched_tmp:literal => $watch:ident),* $(,)?) => {
         checks![
             Batch "fs.root.open" => root_open,
             Batch "fs.root.type" => || kind_of(c"/"),
@@ -18,6 +18,7 @@ macro_rules! both {
             Batch "fs.tmp.type" => || kind_of(c"/tmp"),
             Batch "fs.tmp.write" => || write(Where::Tmp),
             $(Batch $root => || asked(Where::Root, $run), Batch $tmp => || asked(Where::Tmp, $run),)*
+            $(Aside $watched => || asked(Where::Root, $watch), Aside $watched_tmp => || asked(Where::Tmp, $watch),)*
         ];
     };
 }
@@ -57,7 +58,7 @@ both![
     "fs.root.fifo" "fs.tmp.fifo" => fifo,
     "fs.root.device" "fs.tmp.device" => device,
     "fs.root.socket" "fs.tmp.socket" => socket,
-    "fs.root.execute" "fs.tmp.execute" => execute,
+    "fs.root.execute" "fs.tmp.execute" => execute;
     "fs.root.inotify" "fs.tmp.inotify" => inotify,
     "fs.root.fanotify" "fs.tmp.fanotify" => fanotify,
 ];
@@ -396,7 +397,8 @@ fn inotify(p: &Place) -> Does {
     drop(p.file(c"a", b"")?);
     let mut event = [0u32; 64];
     must!("read"; nr::READ, watcher.0, &mut event, size_of_val(&event));
-    same("IN_CREATE", event[1] as usize, 0x100)
+    same("IN_CREATE", event[1] as usize, 0x100)?;
+    Err(well())
 }
 
 /// As who has no privilege may since 5.13: FAN_REPORT_FID, watching one directory for FAN_CREATE.
@@ -406,5 +408,6 @@ fn fanotify(p: &Place) -> Does {
     drop(p.file(c"a", b"")?);
     let mut event = [0u64; 64];
     must!("read"; nr::READ, watcher.0, &mut event, size_of_val(&event));
-    same("FAN_CREATE", event[1] as usize & 0xfff, 0x100)
+    same("FAN_CREATE", event[1] as usize & 0xfff, 0x100)?;
+    Err(well())
 }

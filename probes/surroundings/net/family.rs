@@ -11,7 +11,7 @@ checks![
     Batch "net.family.inet" => || exists(INET, STREAM, 0),
     Batch "net.family.inet6" => || exists(INET6, STREAM, 0),
     Batch "net.family.netlink" => || exists(NETLINK, RAW, 0),
-    Batch "net.family.packet" => || exists(17, RAW, 0),
+    Aside "net.family.packet" => packet,
     Batch "net.family.vsock" => || exists(40, STREAM, 0),
     Batch "net.family.alg" => || exists(38, 5, 0),
     Batch "net.family.bluetooth" => || exists(31, RAW, 1),
@@ -32,6 +32,12 @@ checks![
     Batch "net.unix.descriptors" => unix_descriptors,
     Batch "net.unix.credentials" => unix_credentials,
 ];
+
+/// Closing one waits until no processor handles a packet for it.
+fn packet() -> Does {
+    let _socket = Fd(must!(nr::SOCKET, 17, RAW | O_CLOEXEC, 0) as i32);
+    Err(well())
+}
 
 fn exists(family: i32, kind: i32, protocol: i32) -> Does {
     Fd(must!(nr::SOCKET, family, kind | O_CLOEXEC, protocol) as i32);
