@@ -102,7 +102,7 @@ async fn rootful_podman_with_crun_does_what_it_must() {
 #[tokio::test]
 async fn rootless_podman_does_what_it_must_and_its_ignored_limits_are_named() {
     let bench = Bench::new();
-    let service = Daemon::rootless(&bench.dir().join("podman"));
+    let service = Daemon::rootless(&bench.dir().join("podman"), "crun");
     let plain = engine(Kind::Podman, &service.socket, options(""));
     assert_eq!(plain.fingerprint().await.unwrap()["engine.rootless"], "true");
     behaves(&plain, &bench).await;

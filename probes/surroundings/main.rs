@@ -23,6 +23,7 @@ mod cgroup;
 mod device;
 mod fact;
 mod fs;
+mod hold;
 mod limit;
 mod look;
 mod module;
@@ -59,6 +60,9 @@ static GROUPS: &[Group] = &[
 ];
 
 fn main() -> i32 {
+    if let Some(status) = hold::asked() {
+        return status;
+    }
     match Options::read(false) {
         Ok(options) => probe(&options),
         Err(said) => {

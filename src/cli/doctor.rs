@@ -1,18 +1,21 @@
 //! `abicus doctor`: is everything the matrix names reachable, and how to get what is not.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{Error, Exit, Format, MatrixArgument, cache_dir, print, print_json, rig, table};
-use crate::engine::{self, Facts};
+use crate::engine::{self, Engine, Facts};
+use crate::execute;
 use crate::fault::Fault;
 use crate::host;
+use crate::id::{HostId, RunId};
 use crate::image::registry::Access;
 use crate::image::{ImageStore, Pull, Source};
-use crate::spec::{HostSpec, Matrix};
+use crate::spec::{EngineSpec, HostSpec, Matrix};
 
 /// Say what is missing on the way to each host, engine and image, and how to get it
 #[derive(Debug, Args)]
@@ -61,6 +64,9 @@ fn abilities(facts: &Facts) -> String {
     for (name, says) in cannot {
         text += &format!("\ncannot: {name}: {}", says.trim_start_matches("no: "));
     }
+    for (name, says) in of("engine.proved.") {
+        text += &format!("\nproved: {name}: {says}");
+    }
     for (name, says) in of("engine.ignored.") {
         text += &format!("\nignores `{name}`: {says}");
     }
@@ -87,6 +93,14 @@ async fn find(matrix: &Matrix, reference: &str, cache: &Path) -> Result<Facts, F
     Err(fault)
 }
 
+/// What an engine says of itself, and what its canaries prove.
+async fn look_into(engine: &dyn Engine, spec: &EngineSpec, host: &HostId, cache: &Path) -> Result<Facts, Fault> {
+    let mut facts = engine.fingerprint().await?;
+    let payload = Arc::new(execute::materialize(cache)?);
+    facts.extend(execute::prove(engine, spec, host, &payload, &RunId::new()).await?);
+    Ok(facts)
+}
+
 /// A host and the engines on it.
 async fn look_at(spec: &HostSpec, matrix: &Matrix, cache: &Path) -> Vec<Finding> {
     let reach = host::open(spec, cache);
@@ -96,14 +110,14 @@ async fn look_at(spec: &HostSpec, matrix: &Matrix, cache: &Path) -> Vec<Finding>
         vec![Finding::new(format!("host {}", spec.id), false, facts, &["kernel.release", "arch", "os.name"])];
     for engine in matrix.engines.iter().filter(|_| reached) {
         let result = match engine::open(engine, &reach, cache) {
-            Ok(engine) => engine.fingerprint().await,
+            Ok(opened) => look_into(&*opened, engine, &spec.id, cache).await,
             Err(fault) => Err(fault),
         };
         let what = match matrix.hosts.len() {
             1 => format!("engine {}", engine.id),
             _ => format!("engine {}:{}", spec.id, engine.id),
         };
-        let brief = ["engine.version", "engine.runtime", "engine.runtime.version", "engine.lacks"];
+        let brief = ["engine.version", "engine.runtime", "engine.runtime.version"];
         findings.push(Finding::new(what, engine.optional, result, &brief));
     }
     findings

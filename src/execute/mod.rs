@@ -5,6 +5,7 @@
 //! Nothing that goes wrong in a cell stops the run; nothing here judges.
 
 mod attempt;
+mod canary;
 mod event;
 mod payload;
 mod prepare;
@@ -19,6 +20,7 @@ use futures_util::future::join_all;
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use canary::prove;
 pub use event::Event;
 pub use payload::{command, materialize};
 

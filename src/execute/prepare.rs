@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::{Event, HostLook, Shared, absent, unknown};
+use super::{Event, HostLook, Shared, absent, canary, unknown};
 use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
 use crate::host::{self, Tree};
@@ -103,7 +103,17 @@ async fn trees(shared: &Arc<Shared>, host: &HostId) -> Vec<Tree> {
 }
 
 async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {
-    let result = engine.fingerprint().await.map(|facts| declared(shared, cell, facts));
+    let mut result = engine.fingerprint().await.map(|facts| declared(shared, cell, facts));
+    if let (Ok(facts), Some(spec)) = (&mut result, shared.plan.engine(&cell.engine))
+        && let Some(run) = shared.write(|writer| Ok(writer.run().clone()))
+    {
+        // What keeps a canary from running keeps the cells too, and they say it.
+        let proved = canary::prove(&**engine, spec, &cell.host, &shared.rig.payload, &run).await.unwrap_or_default();
+        for text in canary::warnings(&cell.engine, &proved) {
+            shared.note(Event::Warning { text });
+        }
+        facts.extend(proved);
+    }
     let (host, engine) = (cell.host.clone(), cell.engine.clone());
     let fault = result.as_ref().err().cloned();
     let facts = result.clone().unwrap_or_default();

@@ -31,6 +31,7 @@ use crate::id::ImageId;
 
 pub use blob::{Cancel, Limits};
 pub use export::{TreeTar, tree_tar};
+pub(crate) use store::empty;
 pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
 
 /// Where an image comes from.

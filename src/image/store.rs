@@ -152,7 +152,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-fn empty(id: &ImageId) -> Image {
+/// The empty image under this name.
+pub(crate) fn empty(id: &ImageId) -> Image {
     let facts = Facts::from([
         ("digest".to_owned(), EMPTY_DIGEST.to_owned()),
         ("libc.kind".to_owned(), "none".to_owned()),

@@ -233,7 +233,7 @@ impl Daemon {
     }
 
     /// A podman service of an ordinary user with ranges of its own; the user exists in this mount namespace only.
-    pub fn rootless(dir: &Path) -> Self {
+    pub fn rootless(dir: &Path, runtime: &str) -> Self {
         const USER: &str = "12345";
         for sub in ["home", "run"] {
             std::fs::create_dir_all(dir.join(sub)).unwrap();
@@ -249,7 +249,7 @@ impl Daemon {
         let script = format!(
             "umount /sys/fs/cgroup/unified 2>/dev/null; mount --bind {d}/passwd /etc/passwd; mount --bind {d}/sub /etc/subuid; \
              mount --bind {d}/sub /etc/subgid; cd /; exec env -i PATH=\"$PATH\" HOME={d}/home XDG_RUNTIME_DIR={d}/run \
-             setpriv --reuid {USER} --regid {USER} --clear-groups podman --storage-driver overlay --cgroup-manager cgroupfs \
+             setpriv --reuid {USER} --regid {USER} --clear-groups podman --runtime {runtime} --storage-driver overlay --cgroup-manager cgroupfs \
              system service --time 0 unix://{s} >{d}/log 2>&1",
             s = socket.display(),
         );
