@@ -361,6 +361,28 @@ fn every_must_passes_natively() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+#[test]
+fn a_missing_tmp_is_a_fault_of_images_with_programs_only() {
+    let without_tmp = |more: &[&str]| {
+        let mut command = Command::new("bwrap");
+        command.args(more).args(["--dev", "/dev", "--proc", "/proc", "--ro-bind"]).arg(kernel().parent().unwrap());
+        Seen::of(command.args(["/probes", "/probes/surroundings", "--only", "fs.tmp."]))
+    };
+    let row = Catalogue::built_in().row(&"fs.tmp.write".parse().unwrap()).unwrap();
+    assert_eq!(row.requirement, Requirement::Must);
+    for (more, word) in
+        [(vec![], "skip"), (vec!["--dir", "/usr"], "fail"), (vec!["--dir", "/bin", "--dir", "/tmp"], "pass")]
+    {
+        let seen = parse(without_tmp(&more).raw.as_bytes());
+        assert_eq!(judge(row, &seen.observations[&row.id]).word(), word, "{more:?}");
+        let rest = seen.observations.iter().filter(|(id, _)| id.as_str() == "fs.tmp.directory");
+        for (id, observation) in rest {
+            let row = Catalogue::built_in().row(id).unwrap();
+            assert_ne!(judge(row, observation).word(), "fail", "{more:?} {id}");
+        }
+    }
+}
+
 /// What an engine refuses by design is no fault of a cell.
 #[test]
 fn a_default_container_fails_nothing_that_matters() {

@@ -82,7 +82,7 @@ const PACKED: &[u8] = &[31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 51, 49, 226, 2, 0, 49, 
 const PYTHON_THREAD: &CStr =
     c"import threading\nr = []\nt = threading.Thread(target=lambda: r.append(42))\nt.start()\nt.join()\nprint(r[0])";
 const PYTHON_PROCESS: &CStr =
-    c"import os, subprocess, sys\nprint(subprocess.run([sys.executable, '-ISc', 'import os; os._exit(42)']).returncode)";
+    c"import os, subprocess, sys\nprint(subprocess.run([sys.executable, '-BISc', 'import os; os._exit(42)']).returncode)";
 const MAKEFILE: &[u8] = b"all:\n\t@echo $$((6*7))\n";
 
 const TOOLS: &[Tool] = &[
@@ -132,15 +132,16 @@ const TOOLS: &[Tool] = &[
     tool("tool.yum", c"yum", &[c"--version"], b""),
     tool("tool.zypper", c"zypper", &[c"--version"], b"zypper"),
     tool("tool.pacman", c"pacman", &[c"-Q", c"pacman"], b"pacman"),
-    tool("tool.python3", c"python3", &[c"-ISc", PYTHON_THREAD], b"42"),
-    tool("tool.python3.process", c"python3", &[c"-ISc", PYTHON_PROCESS], b"42"),
+    tool("tool.python3", c"python3", &[c"-BISc", PYTHON_THREAD], b"42"),
+    tool("tool.python3.process", c"python3", &[c"-BISc", PYTHON_PROCESS], b"42"),
     tool("tool.perl", c"perl", &[c"-e", c"print 6 * 7"], b"42"),
     tool("tool.perl.fork", c"perl", &[c"-e", c"$p = fork; exit 42 unless $p; waitpid $p, 0; print $? >> 8"], b"42"),
     tool("tool.ruby", c"ruby", &[c"-e", c"print Thread.new { 6 * 7 }.value"], b"42"),
     tool("tool.node", c"node", &[c"-p", c"6*7"], b"42"),
     tool("tool.php", c"php", &[c"-r", c"echo 6*7;"], b"42"),
-    // Where memory is short java dies at start and leaves a report in the working directory.
-    tool("tool.java", c"java", &[c"-XX:ErrorFile=/dev/null", c"-version"], b""),
+    // Where memory is short java dies at start and leaves a report in the working directory; its counters leave a directory
+    // in /tmp in any case.
+    tool("tool.java", c"java", &[c"-XX:ErrorFile=/dev/null", c"-XX:-UsePerfData", c"-version"], b""),
     tool("tool.go", c"go", &[c"version"], b"go version"),
     fed(tool("tool.make", c"make", &[c"-f", c"-"], b"42"), MAKEFILE),
     fed(tool("tool.gcc", c"gcc", &[c"-x", c"c", c"-fsyntax-only", c"-"], b""), b"int main(void) { return 0; }\n"),
