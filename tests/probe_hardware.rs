@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_arch = "x86_64")]
 
+#[path = "probe_support/cpuinfo.rs"]
+mod cpuinfo;
 mod probe_support;
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,13 +19,6 @@ fn cpu() -> Seen {
     free(&["--only", "cpu."])
 }
 
-/// The flags of /proc/cpuinfo.
-fn flags() -> HashSet<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap();
-    let line = text.lines().find(|line| line.starts_with("flags")).unwrap();
-    line.split_whitespace().skip(2).map(str::to_owned).collect()
-}
-
 #[test]
 fn every_row_is_asked_and_every_answer_has_a_row() {
     let ours = |id: &str| GROUPS.iter().any(|group| id.starts_with(group));
@@ -36,32 +30,7 @@ fn every_row_is_asked_and_every_answer_has_a_row() {
 /// Nobody here wrote /proc/cpuinfo: what it lists works, what it does not list is not said to be advertised.
 #[test]
 fn what_works_is_what_the_kernel_lists() {
-    let flags = flags();
-    let names = [
-        ("sse3", "pni"),
-        ("lahf", "lahf_lm"),
-        ("lzcnt", "abm"),
-        ("sha", "sha_ni"),
-        ("rdtsc", "tsc"),
-        ("pku", "ospke"),
-        ("avx512vbmi2", "avx512_vbmi2"),
-        ("avx512vnni", "avx512_vnni"),
-        ("avx512bitalg", "avx512_bitalg"),
-        ("avx512vpopcntdq", "avx512_vpopcntdq"),
-        ("avx512bf16", "avx512_bf16"),
-        ("avx512fp16", "avx512_fp16"),
-        ("amx", "amx_tile"),
-    ];
-    let names: BTreeMap<_, _> = names.into_iter().collect();
-    let mut wrong = Vec::new();
-    for (id, line) in cpu().checks() {
-        let Some(name) = id.strip_prefix("cpu.").and_then(|id| id.strip_suffix(".execute")) else { continue };
-        // Its flag is OSXSAVE, which cpuinfo does not show.
-        let flag = if name == "xgetbv" { "xsave" } else { names.get(name).copied().unwrap_or(name) };
-        if flags.contains(flag) != (line["value"] == "works") {
-            wrong.push(format!("{line}, but /proc/cpuinfo: {}", flags.contains(flag)));
-        }
-    }
+    let wrong = cpuinfo::disagreements(&fs::read_to_string("/proc/cpuinfo").unwrap(), &cpu());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

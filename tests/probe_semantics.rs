@@ -496,7 +496,7 @@ fn a_profile_with_a_hole_breaks_clone3_in_a_real_container() {
 #[test]
 fn a_run_leaves_nothing_behind() {
     let files: Vec<&str> = NEEDED.iter().chain(&PLACE).copied().collect();
-    let killing = kernel().with_file_name("killing");
+    let killing = kernel().with_file_name(format!("killing-{}", std::process::id()));
     std::fs::write(&killing, refusing(&files, Action::KillProcess)).unwrap();
     let script = r#"
         for dir in /tmp /var/tmp /dev/shm; do mount -t tmpfs none $dir; done
@@ -507,7 +507,7 @@ fn a_run_leaves_nothing_behind() {
                  n=0; while [ $n -lt 100 ] && grep -q abicus /proc/keys; do sleep 0.1; n=$((n + 1)); done
                  grep abicus /proc/keys || true; }
         $ALL >/dev/null; left
-        /srv/jail /srv/killing $ALL >/dev/null; left
+        /srv/jail /srv/killing-* $ALL >/dev/null; left
         touch /dev/shm/abicus-1-2; left"#;
     let output = unshared(&["--ipc"], script).output().unwrap();
     std::fs::remove_file(&killing).unwrap();

@@ -73,24 +73,35 @@ pub fn filter(rules: &[Rule], otherwise: Action) -> Vec<u8> {
     code
 }
 
-/// A directory of this test binary that holds the programs. Left behind in cargo's temporary directory, and reused.
+/// A directory that holds the programs, in cargo's temporary directory: made once for each version of them.
 fn programs() -> &'static Path {
     static AT: OnceLock<PathBuf> = OnceLock::new();
     AT.get_or_init(|| {
-        let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("probes-{}", std::process::id()));
-        fs::create_dir_all(&at).unwrap();
-        write_program(&at.join("kernel"), abicus::probes::KERNEL);
-        write_program(&at.join("surroundings"), abicus::probes::SURROUNDINGS);
-        write_program(&at.join("libc"), abicus::probes::LIBC);
+        use abicus::probes::{KERNEL, LIBC, SURROUNDINGS, digest};
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let version = digest(&[KERNEL, SURROUNDINGS, LIBC, include_bytes!("jail.rs")].concat());
+        let at = parent.join(format!("probes-{}", &version[..16]));
+        if at.is_dir() {
+            return at;
+        }
+        // Another test binary may be at it too: whoever is first wins.
+        let new = tempfile::tempdir_in(parent).unwrap();
+        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, bytes) in [("kernel", KERNEL), ("surroundings", SURROUNDINGS), ("libc", LIBC)] {
+            write_program(&new.path().join(name), bytes);
+        }
         let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["--edition", "2024", "-Cpanic=abort", "-Copt-level=s", "-Clto=fat", "-Crelocation-model=static"])
             .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static", "-Clink-arg=-no-pie"])
             .args(["-Cforce-unwind-tables=no", "tests/probe_support/jail.rs", "-o"])
-            .arg(at.join("jail"))
+            .arg(new.path().join("jail"))
             .output()
             .unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        if fs::rename(new.path(), &at).is_ok() {
+            let _ = new.keep();
+        }
         at
     })
 }
