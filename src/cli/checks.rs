@@ -1,11 +1,13 @@
 //! `abicus checks`: the catalogue.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Error, Exit, Format, print, print_json, table};
 use crate::catalog::{Catalogue, Check, Contract, Requirement};
+use crate::judge::profile::{self, Change};
 
 /// List the checks, or explain one
 #[derive(Debug, Args)]
@@ -22,13 +24,16 @@ pub(super) struct Arguments {
     /// Only checks required this much
     #[arg(long)]
     requirement: Option<Requirement>,
+    /// The matrix whose profile counts [default: matrix.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
-    let catalogue = Catalogue::built_in();
+    let (catalogue, changes, profile) = profiled(arguments.matrix.as_deref())?;
     let pattern = arguments.check.as_deref().unwrap_or("*");
     let glob = globset::Glob::new(pattern)
         .map_err(|error| {
@@ -52,19 +57,35 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     } else if let [check] = checks[..]
         && arguments.check.is_some()
     {
-        print(&explain(check))?;
+        let change = changes.iter().find(|change| change.check == check.id);
+        let changed = change.map(|c| format!("{}, changed by profile {profile}: {}", word(c.from), c.reason));
+        print(&explain(check, &changed.map(|text| format!("otherwise {text}")).unwrap_or_default()))?;
     } else {
         let mut rows = table(&["check", "requirement", "contract", "what it asks"]);
         for check in &checks {
             let (requirement, contract) = (word(check.requirement), contract(check.contract));
             rows.add_row([check.id.as_str(), requirement, contract, check.title.as_str()]);
         }
-        print(&format!("{rows}\n{} checks\n", checks.len()))?;
+        let shown = changes.iter().filter(|change| checks.iter().any(|check| check.id == change.check)).count();
+        let told = if shown > 0 { format!(", {shown} with a requirement of profile {profile}") } else { String::new() };
+        print(&format!("{rows}\n{} checks{told}\n", checks.len()))?;
     }
     Ok(Exit::Expected)
 }
 
-fn explain(check: &Check) -> String {
+/// The catalogue with a matrix's profile, what that changes, and the profile's name.
+fn profiled(matrix: Option<&Path>) -> Result<(Catalogue, Vec<Change>, String), Error> {
+    let default = Path::new("matrix.toml");
+    let Some(path) = matrix.or(default.exists().then_some(default)) else {
+        return Ok((Catalogue::built_in().clone(), vec![], String::new()));
+    };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let terms = crate::spec::terms(&text, &path.display().to_string())?;
+    let (catalogue, changes) = profile::apply(Catalogue::built_in(), &terms.profile);
+    Ok((catalogue, changes, terms.profile.name))
+}
+
+fn explain(check: &Check, changed: &str) -> String {
     let mut out = format!("{}: {}\n\n", check.id, check.title);
     let passes = match check.contract {
         Contract::Works => "it has to work",
@@ -84,6 +105,7 @@ fn explain(check: &Check) -> String {
     line("at least", &check.min.map(|min| min.to_string()).unwrap_or_default());
     line("at most", &check.max.map(|max| max.to_string()).unwrap_or_default());
     line("requirement", word(check.requirement));
+    line("", changed);
     line("since", check.since.as_deref().unwrap_or_default());
     line("asked on", &check.arch.join(", "));
     line("breaks", &check.breaks);

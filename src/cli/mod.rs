@@ -1,8 +1,10 @@
 //! The command line: arguments in, library calls, an exit code out. One file per command.
 
+mod by_hand;
 mod checks;
 mod completions;
 mod doctor;
+mod explain;
 mod init;
 mod list;
 mod plan;
@@ -13,6 +15,7 @@ mod run;
 mod summary;
 mod sweep;
 mod vm;
+mod waive;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -133,10 +136,12 @@ enum Command {
     Plan(plan::Arguments),
     Run(run::Arguments),
     Report(report::Arguments),
+    Explain(explain::Arguments),
     List(list::Arguments),
     Checks(checks::Arguments),
     Probe(probe::Arguments),
     Sweep(sweep::Arguments),
+    Waive(waive::Arguments),
     Vm(vm::Arguments),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -159,9 +164,11 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Report(arguments) => report::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::List(arguments) => list::run(arguments),
         Command::Checks(arguments) => checks::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
+        Command::Waive(arguments) => waive::run(arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Vm(arguments) => vm::run(arguments),
         Command::Completions(arguments) => completions::completions(arguments, Cli::command()),

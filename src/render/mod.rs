@@ -3,6 +3,7 @@
 //! here: it reaches a page, a table or a sheet only through the escaping of that format.
 
 mod csv;
+mod explanation;
 mod findings;
 mod html;
 mod inquiry;
@@ -20,6 +21,7 @@ mod waived;
 
 use jiff::Timestamp;
 
+pub use explanation::{CheckExplained, Elsewhere, Explanation, explain};
 pub use findings::{Axis, Finding, Kind};
 pub use inquiry::{Fails, Inquiry};
 pub use json::json;

@@ -3,6 +3,7 @@
 //! right. Pure.
 
 mod cells;
+mod edit;
 mod error;
 mod resolve;
 mod terms;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use cells::{CellGlob, CellGlobError, Selection};
+pub use edit::{NewWaiver, add_waiver};
 pub use error::{SpecError, SpecErrors};
 pub(crate) use resolve::all_cells;
 pub use resolve::resolve;

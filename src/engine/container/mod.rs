@@ -5,6 +5,7 @@
 //! the two engines differ, [`cell`] is the life of one container. This room never sees the matrix.
 
 mod api;
+mod by_hand;
 mod cell;
 mod create;
 mod diagnose;
@@ -37,6 +38,7 @@ use crate::image::Image;
 use super::{Attempt, Engine, EngineOptions, Facts, Job, PAYLOAD_DIR, Payload, Prepared, RUN_LABEL};
 
 use api::{ANSWER, Api, CALL};
+pub use by_hand::by_hand;
 use cell::Cell;
 use create::{Delivery, HOSTS, Template};
 pub use endpoint::{Endpoint, Environment, Tls};

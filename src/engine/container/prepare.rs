@@ -71,15 +71,18 @@ fn executes(host: &str, wanted: &str) -> bool {
 
 /// The name of an imported image. Repositories are lower case; the digest tells apart what that makes equal.
 fn cache_name(image: &Image) -> String {
-    let repository: String = image
-        .id
-        .as_str()
+    name_of(image.id.as_str(), &image.digest)
+}
+
+/// The same of an image by its name in the matrix and its digest.
+pub(super) fn name_of(id: &str, digest: &str) -> String {
+    let repository: String = id
         .to_ascii_lowercase()
         .split(|c: char| !c.is_ascii_alphanumeric())
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join("-");
-    let hex: String = image.digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect();
+    let hex: String = digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect();
     format!("abicus-cache/{repository}:{hex}")
 }
 

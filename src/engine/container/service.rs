@@ -116,6 +116,11 @@ pub(super) fn fixed_limits(socket: &Path) -> Vec<(String, i64, i64)> {
     peer(socket).and_then(|pid| limits(&Path::new("/proc").join(pid.to_string()))).unwrap_or_default()
 }
 
+/// The same for what this process would start itself.
+pub(super) fn own_limits() -> Vec<(String, i64, i64)> {
+    limits(Path::new("/proc/self")).unwrap_or_default()
+}
+
 fn peer(socket: &Path) -> io::Result<i32> {
     let stream = std::os::unix::net::UnixStream::connect(socket)?;
     Ok(rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_nonzero().get())
