@@ -122,8 +122,15 @@ fn benchmarks_tell_a_filter_and_keep_their_samples() {
     // Two hundred comparisons before the call is let through, and an argument looked at, so that no cache of the kernel's helps.
     let mut rules: Vec<_> = (0..40).map(|n| rule(10_000 + n, Action::Errno(1))).collect();
     rules.push(probe_support::Rule { call: 110, argument: Some((0, 12345)), action: Action::Errno(1) });
-    let slow = jailed(&filter(&rules, Action::Allow), &["--bench", "--only", "bench.getppid", "--only", "bench.spin"]);
-    let ratio = |id: &str| least(&slow, id) / least(&open, id);
+    let filter = filter(&rules, Action::Allow);
+    // In turn, and the least of all, because whoever else works on this machine slows down what he meets.
+    let only = ["--bench", "--only", "bench.getppid", "--only", "bench.spin"];
+    let runs: Vec<_> = (0..6).map(|_| (free(&only), jailed(&filter, &only))).collect();
+    let ratio = |id: &str| {
+        let of =
+            |pick: fn(&(Seen, Seen)) -> &Seen| runs.iter().map(|run| least(pick(run), id)).fold(f64::MAX, f64::min);
+        of(|run| &run.1) / of(|run| &run.0)
+    };
     assert!(ratio("bench.getppid") > 1.05 * ratio("bench.spin"), "{} {}", ratio("bench.getppid"), ratio("bench.spin"));
 }
 
