@@ -148,7 +148,7 @@ pub fn ask(slot: &Slot, queries: &mut [Query]) -> Map {
     child::batch(
         slot,
         asked.len().min(MOST),
-        300,
+        1000,
         &mut |i| {
             if !INSTALLED.swap(true, Relaxed) {
                 board.refused.store(traced().err().unwrap_or(0), Relaxed);
@@ -231,8 +231,10 @@ fn notified(board: &'static mut Board, queries: &mut [Query]) -> Answer {
         sys::exit(0);
     }
     let result = serve(board);
+    // Once it has finished it does not matter whether it still came to exit by itself.
     let _ = sys::kill(pid, SIGKILL);
-    let done = matches!(sys::wait(pid, 0), Ok((_, 0))) && result.is_ok();
+    let _ = sys::wait(pid, 0);
+    let done = result.is_ok() && board.finished.load(Relaxed);
     let listener = board.listener.load(Relaxed);
     if listener > 0 {
         let _ = sys::close(listener - 1);

@@ -72,7 +72,7 @@ pub fn run(slot: &Slot, wanted: &dyn Fn(&[u8]) -> bool) -> usize {
     child::batch(
         slot,
         count,
-        300,
+        1000,
         &mut |i| {
             let answer = ask(number(calls[i] as usize));
             // SAFETY: within the array; only this child writes now.

@@ -182,11 +182,11 @@ pub fn reap(deadline: u32) {
 
 /// Runs `job(i)` for each `i` below `count` in one child. Where one crashes or is not done after `deadline` (ms), `ended(i, how)`
 /// is called and a new child goes on with the next one: a crash in job n costs job n only. Where many hang, somebody holds them up
-/// on purpose, and a fifth of the deadline is enough.
+/// on purpose, and 60 ms are enough.
 pub fn batch(slot: &Slot, count: usize, deadline: u32, job: &mut dyn FnMut(usize), ended: &mut dyn FnMut(usize, End)) {
     let (mut next, mut hung) = (0, 0);
     while next < count {
-        let deadline = if hung < 5 { deadline } else { deadline / 5 };
+        let deadline = if hung < 5 { deadline } else { deadline.min(60) };
         slot.done.store(next, Relaxed);
         slot.at.store(next, Relaxed);
         let end = run(slot, deadline, &mut || {

@@ -7,6 +7,7 @@ use core::ffi::CStr;
 use crate::check::{Asked, Check, How, Saw, Value, value};
 use crate::rt::consts::ENOENT;
 use crate::rt::sys;
+#[cfg(target_arch = "x86_64")]
 use crate::rt::text::Text;
 
 pub static CHECKS: &[Check] = &[
