@@ -1,6 +1,6 @@
-//! The built-in engine against docker: what the probes see must be the same, for the engine claims docker's policy.
+//! The built-in engine and a bare runc against docker: what the probes see must be the same, for both claim docker's policy.
 //!
-//! Needs root, a running dockerd of the 20.10 series (the profile's), and Debian's busybox-static.
+//! Needs root, runc, a running dockerd of the 20.10 series (the profile's), and Debian's busybox-static.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod builtin_support;
@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use abicus::engine::command::{Command, Kind as CommandKind};
 use abicus::engine::container::Kind;
 use abicus::engine::{Attempt, Ended, Engine, Job};
 use abicus::image::{Content, Image};
@@ -27,6 +28,16 @@ const KNOWN: &[(&str, &str)] = &[
     ("ns.cgroup", "docker shares the host's cgroup namespace on a host with cgroup v1"),
     ("dev.node.make", "the built-in engine has no device control group"),
 ];
+
+/// The same for runc with a bundle of ours.
+const KNOWN_OF_RUNC: &[(&str, &str)] =
+    &[("dev.node.make", "the root of docker's container can forbid devices, by its storage driver")];
+
+async fn in_runc(bench: &Bench, job: &Job, options: &str, image: &Image) -> Attempt {
+    let engine = Command::new(CommandKind::Oci, Some("runc"), &engine_support::options(options), bench.here()).unwrap();
+    let prepared = engine.prepare(image).await.unwrap();
+    engine.run(job, &prepared).await
+}
 
 async fn in_docker(job: &Job, options: &str, image: &Image) -> Attempt {
     let socket = Path::new("/var/run/docker.sock");
@@ -59,14 +70,26 @@ async fn assert_same(options: &str) {
     };
     let scratch = image(Content::Empty);
     let theirs = observations(&in_docker(&job, options, &scratch).await);
+    assert!(theirs.len() > 1000, "{} observations", theirs.len());
     let ours = observations(&built_in(&bench, &job, options, &scratch).await);
-    assert!(ours.len() > 1000, "{} observations", ours.len());
+    assert_equal(options, "built-in", &theirs, &ours, KNOWN);
+    let ours = observations(&in_runc(&bench, &job, options, &scratch).await);
+    assert_equal(options, "runc", &theirs, &ours, KNOWN_OF_RUNC);
+}
+
+fn assert_equal(
+    options: &str,
+    engine: &str,
+    theirs: &BTreeMap<String, String>,
+    ours: &BTreeMap<String, String>,
+    known: &[(&str, &str)],
+) {
     let different: Vec<_> = theirs
         .keys()
         .chain(ours.keys())
-        .filter(|check| KNOWN.iter().all(|(known, _)| known != check))
+        .filter(|check| known.iter().all(|(known, _)| known != check))
         .filter(|check| theirs.get(*check) != ours.get(*check))
-        .map(|check| format!("docker {:?}\nours   {:?}\n", theirs.get(check), ours.get(check)))
+        .map(|check| format!("docker {:?}\n{engine} {:?}\n", theirs.get(check), ours.get(check)))
         .collect();
     assert!(different.is_empty(), "with options `{options}`:\n{}", different.concat());
 }
