@@ -4,12 +4,10 @@
 //! program that ends at once, started and awaited by a thread that does nothing else. Both are measured in turn within one
 //! run, because a machine is not as fast now as it was a minute ago. Prints figures for `ci/bench`.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+mod launcher;
+
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,29 +73,10 @@ fn floor(launcher: &Path, list: &[u8], parallel: usize) -> Duration {
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..parallel {
-            scope.spawn(|| (0..CELLS / parallel).for_each(|_| bare_cell(launcher, list)));
+            scope.spawn(|| (0..CELLS / parallel).for_each(|_| launcher::bare_cell(launcher, list, "exit 2")));
         }
     });
     begun.elapsed()
-}
-
-fn bare_cell(launcher: &Path, list: &[u8]) {
-    let run = || -> std::io::Result<Vec<u8>> {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        let mut child = Command::new(launcher)
-            .args(["0", "0", "0"])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        ours.write_all(list)?;
-        let mut told = vec![];
-        ours.read_to_end(&mut told)?;
-        child.wait()?;
-        Ok(told)
-    };
-    let told = run().unwrap_or_default();
-    assert!(told.windows(7).any(|w| w == b"exit 2\n"), "{}", String::from_utf8_lossy(&told));
 }
 
 fn cells(runtime: &tokio::runtime::Runtime, engine: &Arc<BuiltIn>, job: &Arc<Job>, parallel: usize) -> Duration {

@@ -13,6 +13,7 @@ mod nspawn;
 mod oci;
 mod said;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,15 @@ impl Command {
             ground.cgroups.remove(&mut list, &name);
         }
         Ok(list)
+    }
+
+    /// The launcher and the bytes it is handed for a job: what is needed to repeat the job by hand, or to measure what
+    /// the driver adds to it (`launch LIST 2 -`).
+    pub async fn operations(&self, job: &Job, image: &Prepared) -> Result<(PathBuf, Vec<u8>), Fault> {
+        let payload = self.reach.put(&job.payload.dir, &job.payload.digest).await?;
+        let list = self.list(&job.run, &job.argv, &payload, image).await?;
+        let bytes = list.finish().map_err(|e| Fault::new(Phase::Create, e))?;
+        Ok((PathBuf::from(&self.ground().await?.site.launcher), bytes))
     }
 
     /// Runs a list and says how it ended: a command that failed is told from a program that did.
