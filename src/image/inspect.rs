@@ -19,7 +19,7 @@ pub struct Inspection {
     pub facts: Facts,
     /// OCI's name of the architecture of the programs inside.
     pub architecture: Option<String>,
-    /// The loader inside.
+    /// The loader its programs ask for; fact `loader.missing` where it is not there.
     pub loader: Option<String>,
 }
 
@@ -83,9 +83,12 @@ pub fn inspect(root: &Root) -> Inspection {
 
     let program = program(root);
     let asked = program.as_ref().and_then(|program| program.interpreter.clone());
-    let loader = asked.into_iter().chain(LOADERS.map(str::to_owned)).find(|path| {
+    let there = asked.clone().into_iter().chain(LOADERS.map(str::to_owned)).find(|path| {
         look(root, path).is_some_and(|l| program.as_ref().is_none_or(|p| p.architecture == l.architecture))
     });
+    // A program that asks for a loader which is not there cannot start, and that has to be seen in the cell.
+    say("loader.missing", (there.is_none() && asked.is_some()).then(|| "yes".to_owned()));
+    let loader = there.or(asked);
     let architecture = program
         .map(|program| program.architecture)
         .or_else(|| loader.as_deref().and_then(|path| look(root, path)).map(|elf| elf.architecture));

@@ -107,7 +107,7 @@ impl std::str::FromStr for Pattern {
 impl Pattern {
     /// Whether the text fits. What is not there fits `absent` only.
     pub fn fits(&self, text: Option<&str>) -> bool {
-        let Some(text) = text else { return matches!(self.test, Test::Absent) != self.not };
+        let Some(text) = text else { return matches!(self.test, Test::Absent) && !self.not };
         let value = text.strip_prefix("value ").unwrap_or(text);
         let fits = match &self.test {
             Test::Absent => false,
@@ -182,6 +182,7 @@ mod tests {
         assert!(fits("absent", None) && !fits("absent", Some("")) && fits("!absent", Some("")));
         assert!(!fits("*", None) && !fits(">=1", None));
         // What is not there says nothing, also not that it is not something.
+        assert!(!fits("!ok", None) && !fits("!absent", None));
         assert!(!fits("!absent", None));
     }
 
