@@ -285,8 +285,8 @@ fn an_image_by_reference_is_handed_from_docker_to_every_engine() {
     assert!(matches!(gone.status.code(), Some(0 | 1)), "{}", text(&gone.stderr));
 }
 
-#[test]
-fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
+/// A matrix with an image that has one program, for aarch64.
+fn foreign() -> Place {
     let place = Place::new("");
     let root = place.dir.path().join("foreign/bin");
     std::fs::create_dir_all(&root).unwrap();
@@ -299,8 +299,38 @@ fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
     std::fs::set_permissions(root.join("sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let matrix = format!("{MATRIX}\n[[image]]\nname = \"foreign\"\nrootfs = \"foreign\"\n");
     std::fs::write(place.dir.path().join("matrix.toml"), matrix).unwrap();
-    let output = place.abicus(&["run", "--no-controls", "--image", "foreign", "--engine", "built-in"]);
+    place
+}
+
+const FOREIGN: [&str; 6] = ["run", "--no-controls", "--image", "foreign", "--engine", "built-in"];
+
+#[test]
+fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
+    let output = foreign().abicus(&FOREIGN);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let said = text(&output.stderr);
     assert!(said.contains("made for arm64") && said.contains("help: use an image for"), "{said}");
+}
+
+#[test]
+fn an_image_of_another_architecture_runs_where_an_emulator_is_registered_and_that_is_said() {
+    let place = foreign();
+    // Since Linux 6.7 a user namespace has registrations of its own; on older kernels this would change the machine.
+    let register = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 77; \
+        printf ':qemu-aarch64:M::\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\xb7\\x00::/bin/busybox:F' \
+        >/proc/sys/fs/binfmt_misc/register || exit 77; exec \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", register, "sh", env!("CARGO_BIN_EXE_abicus")])
+        .args(FOREIGN)
+        .current_dir(place.dir.path())
+        .env("ABICUS_CACHE", place.dir.path().join("cache"))
+        .output()
+        .unwrap();
+    if output.status.code() == Some(77) {
+        println!("not looked at: this kernel has no binfmt_misc of a user namespace: {}", text(&output.stderr));
+        return;
+    }
+    let said = text(&output.stderr);
+    assert!(said.contains("its own programs run under qemu-aarch64 on local, the probes do not"), "{said}");
+    assert!(!said.contains("help: use an image for"), "{said}");
 }

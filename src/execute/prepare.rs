@@ -52,7 +52,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
         Ok(image) => image.clone(),
         Err(fault) => return Err(absent(optional, fault)),
     };
-    if let Some(fault) = foreign(&image) {
+    if let Err(fault) = foreign(shared, cell, &image).await {
         return Err(absent(optional, &fault));
     }
     let key = (cell.host.clone(), cell.engine.clone(), cell.image.clone());
@@ -217,14 +217,76 @@ async fn handed_over(
     Ok(image)
 }
 
-/// Whether the programs of this image are for a CPU that this kernel cannot run.
-fn foreign(image: &Image) -> Option<Fault> {
-    let theirs = image.architecture.as_deref()?;
-    let ours = host_architecture();
+/// Refuses programs for a CPU that this kernel cannot run; by an emulator they run, and the report says so.
+async fn foreign(shared: &Shared, cell: &CellId, image: &Image) -> Result<(), Fault> {
+    let (Some(theirs), ours) = (image.architecture.as_deref(), host_architecture()) else { return Ok(()) };
     let runs = theirs == ours || matches!((ours, theirs), ("amd64", "386"));
     if runs || matches!(image.content, Content::Reference(_)) {
-        return None;
+        return Ok(());
     }
+    let emulator = emulator_of(theirs);
+    let registered = match shared.rig.hosts.get(&cell.host) {
+        Some((_, reach)) => host::text(&**reach, &format!("/proc/sys/fs/binfmt_misc/{emulator}")).await,
+        None => String::new(),
+    };
     let cause = format!("image `{}` is made for {theirs}, this host runs {ours}", image.id);
-    Some(Fault::new(Phase::Image, cause).hint(format!("use an image for {ours}, or a host that runs {theirs}")))
+    match registration(&registered) {
+        Registration::Everywhere => {
+            let text = format!("{cause}: its own programs run under {emulator} on {}, the probes do not", cell.host);
+            shared.note(Event::Warning { text });
+            Ok(())
+        }
+        Registration::OutsideOnly => Err(Fault::new(Phase::Image, format!("{cause}; {emulator} is registered without `F`"))
+            .hint("register the emulator with the flag F, or no root but the host's has it (Debian: qemu-user-static)")),
+        Registration::None => Err(Fault::new(Phase::Image, cause).hint(format!(
+            "use an image for {ours}, a host that runs {theirs}, or register {emulator} there (Debian: qemu-user-static)"
+        ))),
+    }
+}
+
+/// The name under which distributions register an emulator with binfmt_misc.
+fn emulator_of(architecture: &str) -> String {
+    let name = match architecture {
+        "386" => "i386",
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    format!("qemu-{name}")
+}
+
+/// What binfmt_misc says of an emulator.
+#[derive(Debug, PartialEq, Eq)]
+enum Registration {
+    /// The kernel holds it open, so that it serves every root.
+    Everywhere,
+    /// It is looked for in the root of the program.
+    OutsideOnly,
+    None,
+}
+
+/// Reads a file of binfmt_misc; see Documentation/admin-guide/binfmt-misc.rst of Linux.
+fn registration(text: &str) -> Registration {
+    if text.lines().next() != Some("enabled") {
+        return Registration::None;
+    }
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
+    if flags.contains('F') { Registration::Everywhere } else { Registration::OutsideOnly }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulator_serves_images_where_the_kernel_holds_it_open() {
+        let says = |state: &str, flags: &str| {
+            registration(&format!("{state}\ninterpreter /usr/bin/qemu\nflags: {flags}\noffset 0\nmagic 7f\n"))
+        };
+        assert_eq!(says("enabled", "OCF"), Registration::Everywhere);
+        assert_eq!(says("enabled", ""), Registration::OutsideOnly);
+        assert_eq!(says("disabled", "F"), Registration::None);
+        assert_eq!(registration(""), Registration::None);
+        assert_eq!((emulator_of("arm64"), emulator_of("riscv64")), ("qemu-aarch64".into(), "qemu-riscv64".into()));
+    }
 }
