@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::collect::{self, Observations, Report, Saw};
+use crate::engine::options::Seccomp;
 use crate::engine::{Attempt, Ended, Engine, Facts, Job, PAYLOAD_DIR, Payload, Prepared};
 use crate::fault::Fault;
 use crate::id::{CellId, EngineId, HostId, ImageId, RunId};
@@ -61,17 +62,20 @@ struct Canary<'a> {
 impl Canary<'_> {
     async fn facts(&self) -> Result<Facts, Fault> {
         let image = self.engine.prepare(&image::empty(&self.cell.image)).await?;
-        let attempt = self.job(&image, &["surroundings", "--only", "cgroup."]).await;
+        let attempt = self.job(&image, &["surroundings", "--only", "cgroup.", "--only", "lsm.seccomp.mode"]).await;
         let report = collect::parse(&attempt.stdout);
         if let Some(fault) = attempt.ended.err().filter(|_| report.observations.is_empty()) {
             return Err(fault);
         }
         let mut facts = Facts::new();
-        if let Some(runtime) = runtime(self.spec.kind, &report.facts) {
+        if let Some(runtime) = runtime(self.spec.kind, &report) {
             if let Some(said) = contradiction(self.spec, runtime) {
                 facts.insert("engine.ignored.runtime".to_owned(), said);
             }
             facts.insert("engine.proved.runtime".to_owned(), runtime.to_owned());
+        }
+        if let Some(said) = unfiltered(self.spec, &report.observations) {
+            facts.insert("engine.ignored.seccomp".to_owned(), said);
         }
         self.limits(&image, &report, &mut facts).await;
         Ok(facts)
@@ -181,18 +185,16 @@ fn asked(spec: &EngineSpec) -> Vec<Limit> {
 
 /// Whether the cell's control group has the limit; None: the cell sees no such group.
 fn seen(observations: &Observations, limit: &Limit) -> Option<bool> {
-    let (_, observation) = observations.iter().find(|(id, _)| id.as_str() == limit.check)?;
-    match &observation.saw {
-        Saw::Value { value } => Some(limit.says.contains(&value.to_string())),
-        _ => None,
-    }
+    value(observations, limit.check).map(|value| limit.says.contains(&value))
 }
 
 /// Which runtime a cell looks like from inside, where that can be told.
 ///
 /// gVisor says `4.4.0` since it began (pkg/sentry/kernel/version.go). Of a /sys that shall be read-only, runc (1.0 to 1.1)
-/// makes the file system read-only and crun (1.8) only the mount, each seen on its own.
-fn runtime(kind: EngineKind, facts: &Facts) -> Option<&'static str> {
+/// makes the file system read-only, crun (1.8) and youki (0.7) only the mount; and youki leaves the control groups of
+/// version 1 writable, which crun does not. Each was seen on its own.
+fn runtime(kind: EngineKind, report: &Report) -> Option<&'static str> {
+    let facts = &report.facts;
     if !matches!(kind, EngineKind::Docker | EngineKind::Podman | EngineKind::Oci) {
         return None;
     }
@@ -203,17 +205,51 @@ fn runtime(kind: EngineKind, facts: &Facts) -> Option<&'static str> {
     let read_only = |options: &str| options.split(',').next() == Some("ro");
     match (read_only(mount), read_only(system)) {
         (true, true) => Some("runc"),
-        (true, false) => Some("crun"),
+        (true, false) => Some(match groups(&report.observations).as_deref() {
+            Some("writable") => "youki",
+            Some("read-only") => "crun",
+            _ => "crun or youki",
+        }),
         (false, _) => None,
     }
 }
 
-/// What to say where another runtime ran than the one asked for. Others than these three cannot be told apart, and a
+/// Whether the cell's control groups are writable or read-only, where they are of version 1.
+fn groups(observations: &Observations) -> Option<String> {
+    if value(observations, "cgroup.version")? == "2" {
+        return None;
+    }
+    value(observations, "cgroup.writable")
+}
+
+fn value(observations: &Observations, check: &str) -> Option<String> {
+    match &observations.iter().find(|(id, _)| id.as_str() == check)?.1.saw {
+        Saw::Value { value } => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// What to say where a profile was asked for, or is the engine's default, and no filter is in force. youki is built
+/// without it unless one asks for it; gVisor loads a profile only where the matrix names one.
+fn unfiltered(spec: &EngineSpec, observations: &Observations) -> Option<String> {
+    let default = matches!(spec.kind, EngineKind::Docker | EngineKind::Podman | EngineKind::Oci | EngineKind::BuiltIn);
+    let wanted = match &spec.options.seccomp {
+        Some(Seccomp::Unconfined) => false,
+        Some(Seccomp::File(_)) => true,
+        Some(Seccomp::Default) => default,
+        None => default && !spec.options.privileged,
+    };
+    let mode = value(observations, "lsm.seccomp.mode")?;
+    (wanted && mode == "0").then(|| "no filter is in force in a cell".to_owned())
+}
+
+/// What to say where another runtime ran than the one asked for. A
 /// name of a daemon's own says nothing.
 fn contradiction(spec: &EngineSpec, ran: &str) -> Option<String> {
     let asked = spec.runtime.as_deref()?.rsplit('/').next()?;
-    let known = ["runc", "crun", "runsc"].contains(&asked);
-    (known && asked != ran).then(|| format!("`{asked}` was asked for, and a cell looks like {ran}'s"))
+    let known = ["runc", "crun", "runsc", "youki"].contains(&asked);
+    (known && !ran.split(' ').any(|name| name == asked))
+        .then(|| format!("`{asked}` was asked for, and a cell looks like {ran}'s"))
 }
 
 /// What a run is told of an engine's canaries: one warning for each thing that is ignored.
@@ -233,13 +269,14 @@ mod tests {
 
     #[test]
     fn a_runtime_is_told_by_what_a_cell_sees() {
-        let told = |name, text| runtime(EngineKind::Oci, &facts(name, text));
+        let report = |name: &str, text: &str| Report { facts: facts(name, text), ..Report::default() };
+        let told = |name, text| runtime(EngineKind::Oci, &report(name, text));
         assert_eq!(told("kernel.banner", "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016"), Some("runsc"));
         assert_eq!(told("kernel.banner", "Linux version 4.4.0-21-generic"), None);
         assert_eq!(told("mount.sys", "ro,nosuid - sysfs sysfs ro"), Some("runc"));
-        assert_eq!(told("mount.sys", "ro,nosuid - sysfs sysfs rw"), Some("crun"));
+        assert_eq!(told("mount.sys", "ro,nosuid - sysfs sysfs rw"), Some("crun or youki"));
         assert_eq!(told("mount.sys", "rw,nosuid - sysfs sysfs rw"), None);
-        assert_eq!(runtime(EngineKind::BuiltIn, &facts("mount.sys", "ro - sysfs sysfs ro")), None);
+        assert_eq!(runtime(EngineKind::BuiltIn, &report("mount.sys", "ro - sysfs sysfs ro")), None);
     }
 
     #[test]
@@ -248,8 +285,29 @@ mod tests {
             |runtime: &str| EngineSpec { runtime: Some(runtime.to_owned()), ..bare_engine("e", EngineKind::Podman) };
         assert!(contradiction(&engine("crun"), "runc").unwrap().contains("`crun`"));
         assert_eq!(contradiction(&engine("/usr/bin/crun"), "crun"), None);
+        assert_eq!(contradiction(&engine("youki"), "crun or youki"), None);
+        assert!(contradiction(&engine("runc"), "crun or youki").is_some());
         assert_eq!(contradiction(&engine("mine"), "runc"), None);
         assert_eq!(contradiction(&bare_engine("e", EngineKind::Podman), "runc"), None);
+    }
+
+    #[test]
+    fn a_profile_that_is_not_in_force_is_found_out() {
+        let mode = |mode: u8| {
+            let text = format!(
+                "{{\"abicus\":1,\"probe\":\"p\",\"version\":\"1\",\"arch\":\"x86_64\",\"planned\":1}}\n\
+                 {{\"check\":\"lsm.seccomp.mode\",\"saw\":\"value\",\"value\":{mode}}}\n{{\"end\":\"p\",\"reported\":1}}\n"
+            );
+            collect::parse(text.as_bytes()).observations
+        };
+        let spec =
+            |kind, options: &str| EngineSpec { options: toml::from_str(options).unwrap(), ..bare_engine("e", kind) };
+        let said = |kind, options, filter| unfiltered(&spec(kind, options), &mode(filter)).is_some();
+        assert!(said(EngineKind::Oci, "", 0) && !said(EngineKind::Oci, "", 2));
+        assert!(
+            !said(EngineKind::Docker, "seccomp = 'unconfined'", 0) && !said(EngineKind::Docker, "privileged = true", 0)
+        );
+        assert!(!said(EngineKind::Bubblewrap, "", 0) && said(EngineKind::Bubblewrap, "seccomp = '/p.json'", 0));
     }
 
     #[test]

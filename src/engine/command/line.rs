@@ -31,6 +31,7 @@ pub enum Kind {
 pub(super) enum Flavour {
     Crun,
     Runsc,
+    Youki,
     /// runc, and whoever does as it does.
     Plain,
 }
@@ -245,6 +246,7 @@ impl Flavour {
         match name {
             "crun" => Self::Crun,
             "runsc" => Self::Runsc,
+            "youki" => Self::Youki,
             _ => Self::Plain,
         }
     }

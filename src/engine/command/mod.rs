@@ -205,14 +205,22 @@ impl Command {
         Ok(attempt)
     }
 
+    async fn canary(&self, argv: &[String], dir: &str) -> Result<Attempt, Fault> {
+        let list = self.list(&RunId::new(), argv, dir, &empty()).await?;
+        Ok(self.attempt(&list, Duration::from_secs(15), 64 << 10).await)
+    }
+
     /// A cell of the launcher itself, which says how it is used and exits 2: what the command needs is tried out, not
     /// guessed.
     async fn try_out(&self) -> Result<(), Fault> {
         let launcher = &self.ground().await?.site.launcher;
         let (dir, program) = launcher.rsplit_once('/').unwrap_or(("/", launcher));
         let argv = [format!("{PAYLOAD_DIR}/{program}")];
-        let list = self.list(&RunId::new(), &argv, dir, &empty()).await?;
-        let attempt = self.attempt(&list, Duration::from_secs(30), 64 << 10).await;
+        let mut attempt = self.canary(&argv, dir).await?;
+        if attempt.ended == Ok(Ended::Deadline) {
+            // youki 0.7 waits for ever for a program that ends before it has begun to wait.
+            attempt = self.canary(&argv, dir).await?;
+        }
         match attempt.ended {
             Ok(Ended::Exit(2)) => Ok(()),
             Ok(other) => {

@@ -43,8 +43,11 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Result<Line<'a>, Fault> {
 
 /// What a runtime wants to be told besides.
 fn own_arguments(cell: &Cell) -> Vec<&'static str> {
-    if cell.flavour != Flavour::Runsc {
-        return vec![];
+    match cell.flavour {
+        Flavour::Runsc => {}
+        // Else it logs everything it does, and the launcher reports the beginning of a log only.
+        Flavour::Youki => return vec!["--log-level", "error"],
+        Flavour::Crun | Flavour::Plain => return vec![],
     }
     // Without a word gVisor brings a network stack of its own up, for which it wants an interface.
     let mut words = vec![if cell.settings.host_network { "--network=host" } else { "--network=none" }];

@@ -68,8 +68,10 @@ fn logged(log: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(log);
     text.lines().rev().find_map(|line| {
         let entry: Value = serde_json::from_str(line).ok()?;
-        let grave = matches!(entry["level"].as_str(), Some("error" | "fatal" | "panic"));
-        grave.then(|| entry["msg"].as_str().map(|text| text.trim().to_owned())).flatten()
+        // youki writes `ERROR` and `message`.
+        let level = entry["level"].as_str()?.to_ascii_lowercase();
+        let message = entry["msg"].as_str().or_else(|| entry["message"].as_str())?;
+        ["error", "fatal", "panic"].contains(&level.as_str()).then(|| message.trim().to_owned())
     })
 }
 
@@ -114,6 +116,8 @@ mod tests {
         let log = b"{\"level\":\"warning\",\"msg\":\"x\"}\n{\"level\":\"error\",\"msg\":\"exec: \\\"/x\\\": not found\"}\nhalf";
         let fault = verdict(Kind::Oci, exit(), log, b"").unwrap_err();
         assert_eq!((fault.phase, fault.cause.as_str()), (Phase::Start, "exec: \"/x\": not found"));
+        let youki = b"{\"level\":\"ERROR\",\"message\":\"failed to exec\"}\n";
+        assert_eq!(verdict(Kind::Oci, exit(), youki, b"").unwrap_err().cause, "failed to exec");
         let log = b"{\"level\":\"error\",\"msg\":\"cgroup: permission denied\"}\n";
         assert_eq!(verdict(Kind::Oci, exit(), log, b"").unwrap_err().phase, Phase::Create);
         assert_eq!(verdict(Kind::Oci, Ok(Ended::Exit(0)), log, b""), Ok(Ended::Exit(0)));
