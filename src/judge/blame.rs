@@ -106,6 +106,46 @@ mod tests {
         assert_eq!(claim(P, P, P), [Layer::EngineImage]);
     }
 
+    /// Every combination of what native, empty image and no policy can answer.
+    #[test]
+    fn the_truth_table_of_layers() {
+        use Layer::{Engine, EngineImage, Host, Image, Sandboxing};
+        let table: [(Answer, Answer, Answer, &[Layer]); 27] = [
+            (F, F, F, &[Host]),
+            (F, F, P, &[Engine]),
+            (F, F, U, &[Host]),
+            (F, P, F, &[Image]),
+            (F, P, P, &[EngineImage]),
+            (F, P, U, &[Image, EngineImage]),
+            (F, U, F, &[Host]),
+            (F, U, P, &[Engine, EngineImage]),
+            (F, U, U, &[Host]),
+            (P, F, F, &[Sandboxing]),
+            (P, F, P, &[Engine]),
+            (P, F, U, &[Engine]),
+            (P, P, F, &[Image]),
+            (P, P, P, &[EngineImage]),
+            (P, P, U, &[Image, EngineImage]),
+            (P, U, F, &[Image]),
+            (P, U, P, &[Engine, EngineImage]),
+            (P, U, U, &[Engine, Image, EngineImage]),
+            (U, F, F, &[Host, Sandboxing]),
+            (U, F, P, &[Engine]),
+            (U, F, U, &[Host, Engine]),
+            (U, P, F, &[Image]),
+            (U, P, P, &[EngineImage]),
+            (U, P, U, &[Image, EngineImage]),
+            (U, U, F, &[Host, Image]),
+            (U, U, P, &[Engine, EngineImage]),
+            (U, U, U, &[Host, Engine, Image, EngineImage]),
+        ];
+        for (native, scratch, no_policy, expected) in table {
+            assert_eq!(claim(native, scratch, no_policy), expected, "{native:?} {scratch:?} {no_policy:?}");
+        }
+        let different: std::collections::HashSet<_> = table.iter().map(|(a, b, c, _)| (a, b, c)).collect();
+        assert_eq!(different.len(), table.len(), "a combination is there twice, so another is missing");
+    }
+
     #[test]
     fn a_missing_control_never_makes_a_claim_firmer() {
         for native in [F, P] {

@@ -19,6 +19,10 @@ const BEAM: usize = 60;
 const PURITY: [f64; 2] = [0.98, 0.9];
 /// Fewer passing than this share of the failing groups: it fails always.
 const ALWAYS: f64 = 0.02;
+/// Among so many groups some fail by chance, and four conditions tell a few of them from all others.
+const MANY: usize = 200;
+/// Fewer groups than this are then no reason for another rule.
+const HANDFUL: usize = 8;
 /// What one literal costs, as a share of the coverage it has to bring.
 const LITERAL_COST: f64 = 0.04;
 /// A threshold says a little less than an equality of two values.
@@ -141,12 +145,33 @@ impl Table {
             let rule = Rule { literals: vec![], ties: vec![], covers: Bits::full(self.groups) };
             return Learned { rules: vec![rule], unexplained: Bits::new(self.groups), exceptions: passes.clone() };
         }
+        // Noisy labels make a part of the true rule purer than the whole; of what each purity allows, the rules that get the
+        // fewest groups wrong are the truth.
+        let mut learned = self.cover(fails, passes, PURITY[0]);
+        for purity in PURITY.into_iter().skip(1) {
+            let wrong = |learned: &Learned| learned.unexplained.count() + learned.exceptions.count();
+            if wrong(&learned) == 0 {
+                break;
+            }
+            let other = self.cover(fails, passes, purity);
+            if wrong(&other) < wrong(&learned) {
+                learned = other;
+            }
+        }
+        learned
+    }
+
+    /// Rules, each at least this pure, until they cover what fails.
+    fn cover(&self, fails: &Bits, passes: &Bits, purity: f64) -> Learned {
+        let (failing, all) = (fails.count(), fails.count() + passes.count());
         let mut left = fails.clone();
         let mut rules: Vec<Rule> = vec![];
         while !left.is_empty() && rules.len() < MAX_RULES {
-            let Some(rule) = PURITY.iter().find_map(|purity| self.best(&left, fails, passes, *purity)) else { break };
+            let Some(rule) = self.best(&left, fails, passes, purity) else { break };
             // A rule for a handful of stragglers explains noise.
-            if !rules.is_empty() && rule.covers.count_and(&left) * 50 < failing {
+            let gained = rule.covers.count_and(&left);
+            let few = gained * 50 < failing || gained < HANDFUL && all >= MANY;
+            if !rules.is_empty() && few {
                 break;
             }
             left = left.minus(&rule.covers);
