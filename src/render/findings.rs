@@ -129,13 +129,16 @@ struct Column {
     filtered: bool,
 }
 
+/// Checks that fail alike, by their group and whether the filter refuses.
+type Clusters = BTreeMap<(String, bool), Vec<usize>>;
+
 /// Groups failing checks by the cells they fail in.
 pub fn group(view: &View<'_>) -> Vec<Finding> {
     let inquiry = Inquiry::new(view);
     let (columns, strays): (Vec<Column>, Vec<Column>) =
         columns(view, &inquiry).into_iter().partition(|column| !column.failing.is_empty());
     // What one engine does differently fails in the same cells for many reasons; group and refuser tell them apart.
-    let mut alike: HashMap<(Bits, Bits), BTreeMap<(String, bool), Vec<usize>>> = HashMap::new();
+    let mut alike: HashMap<(Bits, Bits), Clusters> = HashMap::new();
     for column in columns {
         let group = view.checks[column.check].group().to_owned();
         let clusters = alike.entry((column.failing, column.passing)).or_default();
