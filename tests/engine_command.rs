@@ -196,6 +196,11 @@ fn limits_are_in_force_inside() {
         let attempt = sh(&bench, engine, options, hold);
         let died = attempt.ended != Ok(Ended::Exit(0)) || !String::from_utf8_lossy(&attempt.stdout).contains("held");
         assert!(died, "{engine:?}: {}", show(&attempt));
+        if matches!(engine.0, Kind::Bubblewrap | Kind::Nspawn) {
+            let hog = "exec /.abicus/surroundings hold 96";
+            let ended = sh(&bench, engine, options, hog).ended;
+            assert_eq!(ended, Ok(Ended::OutOfMemory), "{engine:?}");
+        }
         let attempt = sh(&bench, engine, "tmpfs = ['/t:size=200m']", hold);
         assert_eq!(attempt.ended, Ok(Ended::Exit(0)), "{engine:?}: without a limit: {}", show(&attempt));
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use abicus::engine::builtin::BuiltIn;
+use abicus::engine::command::Kind as CommandKind;
 use abicus::engine::native::Native;
 use abicus::engine::{Attempt, Ended, Engine, EngineOptions, Job, Prepared};
 use abicus::host::agent::Agent;
@@ -102,6 +103,38 @@ fn cells_behind_an_agent_are_the_cells_of_here() {
         let flood = sh(&engine, &bench.job, "empty", "b yes").await;
         assert_eq!((flood.ended, flood.stdout.len()), (Ok(Ended::OutputCap), 300_000));
         drop((native, engine));
+        far.end().await;
+    });
+}
+
+#[test]
+fn commands_of_the_far_end_run_cells_and_leave_nothing() {
+    runtime().block_on(async {
+        let mut bench = Bench::new();
+        let far = far(&bench).await;
+        let tree = image(Content::Tree(tree(&bench, "tree")));
+        for (kind, program) in [
+            (CommandKind::Oci, "runc"),
+            (CommandKind::Oci, "crun"),
+            (CommandKind::Oci, "runsc"),
+            (CommandKind::Bubblewrap, "bwrap"),
+            (CommandKind::Nspawn, "systemd-nspawn"),
+        ] {
+            let options: EngineOptions = toml::from_str("memory = '256m'").unwrap();
+            let engine = abicus::engine::command::Command::new(kind, Some(program), &options, far.agent.clone());
+            let engine = engine.unwrap();
+            engine.fingerprint().await.unwrap_or_else(|fault| panic!("{program}: {fault:?}"));
+            assert_eq!(said(&sh(&engine, &bench.job, "empty", "b id -u").await), "0\n", "{program}");
+            let prepared = engine.prepare(&tree).await.unwrap();
+            let argv = ["/bin/busybox", "ls", "/bin"].map(str::to_owned).to_vec();
+            let attempt = engine.run(&Job { argv, ..bench.job.clone() }, &prepared).await;
+            assert_eq!(said(&attempt), "busybox\n", "{program}");
+            assert_eq!(sh(&engine, &bench.job, "empty", "exit 7").await.ended, Ok(Ended::Exit(7)), "{program}");
+            bench.job.deadline = Duration::from_secs(3);
+            assert_eq!(sh(&engine, &bench.job, "empty", "b sleep 60").await.ended, Ok(Ended::Deadline), "{program}");
+            bench.job.deadline = Duration::from_secs(20);
+            assert_eq!(engine.sweep(Some(&bench.job.run)).await.unwrap(), Vec::<String>::new(), "{program}");
+        }
         far.end().await;
     });
 }

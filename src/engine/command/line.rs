@@ -217,6 +217,14 @@ impl Kind {
         ignored
     }
 
+    /// What it exits with when its program was killed by SIGKILL.
+    pub(super) fn killed(self) -> i32 {
+        match self {
+            Self::Nspawn => 255,
+            Self::Oci | Self::Bubblewrap | Self::Apptainer => 128 + 9,
+        }
+    }
+
     /// How to get it.
     pub(super) fn install(self, name: &str) -> String {
         match self {

@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 
 use crate::engine::builtin::abilities::Maps;
 use crate::engine::builtin::capabilities::Capabilities;
-use crate::engine::builtin::cgroup::{Cgroups, Controller};
+use crate::engine::builtin::cgroup::{Cgroups, Controller, oom_kills};
 use crate::engine::builtin::ground::{Ground, Trees, empty};
 use crate::engine::builtin::launch::{Launch, Told, launch};
 use crate::engine::builtin::list::{List, stage};
@@ -189,6 +189,12 @@ impl Command {
         let (mut attempt, told) = self.launch(list, deadline, cap).await;
         let log = told.reports.iter().find(|(key, _)| key == frame::LOG_KEY).map_or(&[][..], |(_, text)| text);
         attempt.ended = said::verdict(self.kind, attempt.ended, log, &attempt.stderr);
+        // Where the group is ours it still counts when the command is gone; a runtime takes its own away, and what the
+        // kernel killed in it looks like a program that exited with 137.
+        let oom = told.reports.iter().filter(|(key, _)| key == "oom").find_map(|(_, text)| oom_kills(text));
+        if oom.is_some_and(|kills| kills > 0) && attempt.ended == Ok(Ended::Exit(self.kind.killed())) {
+            attempt.ended = Ok(Ended::OutOfMemory);
+        }
         attempt
     }
 
