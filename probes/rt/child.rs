@@ -149,8 +149,7 @@ pub fn aside(slot: &Slot, deadline: u32, job: &mut dyn FnMut(), said: &dyn Fn() 
         }
         let now = sys::now_ms();
         if now >= until {
-            let _ = sys::kill(pid, SIGKILL);
-            let _ = sys::wait(pid, 0);
+            give_up(pid);
             return End::Timeout(deadline);
         }
         sleep_until_child(until - now);
@@ -222,11 +221,17 @@ fn wait(slot: &Slot, pid: i32, deadline: u32) -> End {
             until = now + u64::from(deadline);
         }
         if now >= until {
-            let _ = sys::kill(pid, SIGKILL);
-            let _ = sys::wait(pid, 0);
+            give_up(pid);
             return End::Timeout(deadline);
         }
         sleep_until_child(until - now);
+    }
+}
+
+/// Where a filter refuses to kill, waiting would be for ever: the child then dies with us.
+fn give_up(pid: i32) {
+    if sys::kill(pid, SIGKILL).is_ok() {
+        let _ = sys::wait(pid, 0);
     }
 }
 

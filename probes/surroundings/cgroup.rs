@@ -39,6 +39,7 @@ cgroup.memory.max group memory memory.max memory.limit_in_bytes
 cgroup.memory.high group memory memory.high memory.soft_limit_in_bytes
 cgroup.memory.swap.max group memory memory.swap.max memory.memsw.limit_in_bytes
 cgroup.memory.oom_group group memory memory.oom.group memory.use_hierarchy
+cgroup.memory.kernel group memory memory.kmem memory.kmem.limit_in_bytes
 cgroup.memory.current group-reads memory memory.current memory.usage_in_bytes
 cgroup.memory.stat group-reads memory memory.stat memory.stat
 cgroup.cpu.max group cpu cpu.max cpu.cfs_quota_us

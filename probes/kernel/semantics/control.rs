@@ -62,6 +62,7 @@ checks![
     Batch "kernel.sysinfo.memory" => sysinfo,
     Batch "kernel.getrusage.time" => getrusage,
     Own "kernel.utsname.set" => sethostname,
+    Batch "kernel.utsname.release" => release,
 ];
 
 /// prctl(2) with up to four further arguments.
@@ -438,6 +439,15 @@ fn getrusage() -> Does {
     let mut usage = [-1i64; 18];
     must!(nr::GETRUSAGE, 0, &mut usage);
     holds("no page fault was counted", usage[8] > 0)
+}
+
+/// The first two numbers of uname(2)'s release, at which programs look to know what they may use.
+fn release() -> Does {
+    let mut name = [0u8; 6 * 65];
+    must!(nr::UNAME, &mut name);
+    let release = &name[130..195];
+    let end = release.iter().enumerate().filter(|(_, b)| !b.is_ascii_digit()).nth(1).map_or(0, |at| at.0);
+    Err(word(core::str::from_utf8(&release[..end]).unwrap_or("not text")))
 }
 
 /// sethostname(2) in a UTS namespace of our own, so that nobody else is renamed.

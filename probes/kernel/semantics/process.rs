@@ -29,6 +29,7 @@ checks![
     Batch "kernel.process_vm.write" => process_vm_write,
     Batch "kernel.ptrace.traceme" => ptrace_traceme,
     Batch "kernel.ptrace.seize" => ptrace_seize,
+    Batch "kernel.ptrace.rseq" => ptrace_rseq,
     Batch "kernel.kcmp.file" => kcmp_file,
     Batch "kernel.session.setsid" => setsid,
     Batch "kernel.session.setpgid" => setpgid,
@@ -273,16 +274,30 @@ fn ptrace_traceme() -> Does {
     same("status of a child that was changed", child.wait()? as usize, 109 << 8)
 }
 
-/// As strace -p attaches.
-fn ptrace_seize() -> Does {
+/// A child that is attached to and stopped, as by strace -p.
+fn seized() -> Result<Twin, No> {
     let child = Twin::start(&mut || linger())?;
     must!("PTRACE_SEIZE"; nr::PTRACE, 0x4206, child.0, 0, 0);
     must!("PTRACE_INTERRUPT"; nr::PTRACE, 0x4207, child.0, 0, 0);
     let (_, status) = sys::wait(child.0, 0).at("wait for the stop")?;
     // PTRACE_EVENT_STOP
     same("how it stopped", status as usize >> 16, 128)?;
+    Ok(child)
+}
+
+fn ptrace_seize() -> Does {
+    let child = seized()?;
     must!("PTRACE_DETACH"; nr::PTRACE, 17, child.0, 0, 0);
     Ok(())
+}
+
+/// PTRACE_GET_RSEQ_CONFIGURATION, which CRIU needs to dump a program of glibc 2.35: an address, four numbers.
+fn ptrace_rseq() -> Does {
+    let (child, mut area) = (seized()?, [0u64; 3]);
+    let size = ask!(nr::PTRACE, 0x420f, child.0, 24, &mut area);
+    // Not only when it was told: a child that is stopped ends for no one who may not kill it.
+    must!("PTRACE_DETACH"; nr::PTRACE, 17, child.0, 0, 0);
+    same("bytes", size?, 24)
 }
 
 fn kcmp_file() -> Does {

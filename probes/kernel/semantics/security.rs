@@ -14,10 +14,10 @@ checks![
     Own "kernel.seccomp.notify" => seccomp_notify,
     Batch "kernel.landlock.abi" => landlock_abi,
     Own "kernel.landlock.restrict" => landlock_restrict,
-    Batch "kernel.lsm.list" => lsm_list,
     Own "kernel.keyctl.process_keyring" => process_keyring,
     Own "kernel.add_key.user" => add_key,
     Batch "kernel.keyctl.session" => session_keyring,
+    Own "kernel.keyctl.join_session" => join_session,
     Batch "kernel.bpf.map" => bpf_map,
     Batch "kernel.bpf.program" => bpf_program,
     Own "kernel.socket.filter" => socket_filter,
@@ -118,35 +118,6 @@ fn landlock_restrict() -> Does {
     refused("open /", sys::open(c"/", O_RDONLY | O_DIRECTORY, 0), EACCES)
 }
 
-/// Names of the numbers of lsm_list_modules(2), in the kernel's order.
-fn lsm_list() -> Does {
-    const NAMES: [&str; 13] = [
-        "capability",
-        "selinux",
-        "smack",
-        "tomoyo",
-        "apparmor",
-        "yama",
-        "loadpin",
-        "safesetid",
-        "lockdown",
-        "bpf",
-        "landlock",
-        "ima",
-        "evm",
-    ];
-    let (mut ids, mut size) = ([0u64; 32], 256u32);
-    let n = must!(nr::LSM_LIST_MODULES, &mut ids, &mut size, 0);
-    let mut list = crate::check::Value::new();
-    for id in &ids[..n.min(32)] {
-        if !list.is_empty() {
-            list.add(b" ");
-        }
-        list.add(NAMES.get((*id as usize).wrapping_sub(100)).unwrap_or(&"other").as_bytes());
-    }
-    Err(no(crate::check::Saw::Value(list)))
-}
-
 /// KEYCTL_GET_KEYRING_ID of the process keyring, made for it.
 fn process_keyring() -> Does {
     let id = must!(nr::KEYCTL, 0, -2, 1);
@@ -165,6 +136,11 @@ fn add_key() -> Does {
 fn session_keyring() -> Does {
     must!(nr::KEYCTL, 0, -3, 0);
     Ok(())
+}
+
+/// KEYCTL_JOIN_SESSION_KEYRING of a new one, which goes with the process.
+fn join_session() -> Does {
+    holds("no keyring", must!(nr::KEYCTL, 1, 0) > 0)
 }
 
 /// BPF_MAP_CREATE of an array, update, lookup.
