@@ -323,3 +323,29 @@ fn user_has_cells() {
     let fault = runtime().block_on(nspawn.fingerprint()).unwrap_err();
     assert!(fault.cause.contains("needs root"), "{fault:?}");
 }
+
+#[test]
+fn a_program_for_another_processor_or_without_its_loader_is_no_failure_of_the_program() {
+    let bench = Bench::new();
+    // The heads of two programs: for aarch64, and for this machine with a loader that no image has.
+    let mut foreign = fs::read("/bin/busybox").unwrap();
+    foreign[18] = 183;
+    fs::write(bench.path("payload/foreign"), foreign).unwrap();
+    fs::copy("/bin/true", bench.path("payload/dynamic")).unwrap();
+    for name in ["foreign", "dynamic"] {
+        fs::set_permissions(bench.path("payload").join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    }
+    for (kind, program) in ALL {
+        for name in ["foreign", "dynamic"] {
+            let job = Job { argv: vec![format!("/.abicus/{name}")], ..bench.job.clone() };
+            let attempt = run(&open(&bench, kind, program, "").unwrap(), &job, Content::Empty);
+            let fault = attempt.ended.clone().expect_err(&show(&attempt));
+            // Where libc tries a shell for what is no program (bwrap, nspawn), that shell is what is not there.
+            let said = fault.cause.to_lowercase();
+            let words = if name == "foreign" { ["exec format error", "no such file"] } else { ["no such file"; 2] };
+            assert!(words.iter().any(|word| said.contains(word)), "{program} {name}: {fault:?}");
+            assert_eq!(fault.phase, Phase::Start, "{program} {name}");
+        }
+    }
+}

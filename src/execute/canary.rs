@@ -39,16 +39,7 @@ pub async fn prove(
         _ => {}
     }
     let cell = CellId { host: host.clone(), engine: spec.id.clone(), image: ImageId::reserved("control.scratch") };
-    Canary { engine, spec, cell, payload, run }.facts().await.map_err(advise)
-}
-
-/// Advice on what keeps every cell of an engine from starting.
-fn advise(fault: Fault) -> Fault {
-    // crun before 1.9, where a version 2 hierarchy with controllers stands beside version 1.
-    if fault.hint.is_none() && fault.cause.contains("cgroups in hybrid mode not supported") {
-        return fault.hint("choose `runtime = \"runc\"`, or `kind = \"oci\"`, which hides version 2 from crun");
-    }
-    fault
+    Canary { engine, spec, cell, payload, run }.facts().await
 }
 
 struct Canary<'a> {

@@ -185,10 +185,10 @@ impl Command {
     }
 
     /// Runs a list and says how it ended: a command that failed is told from a program that did.
-    async fn attempt(&self, list: &List, deadline: Duration, cap: usize) -> Attempt {
+    async fn attempt(&self, list: &List, program: &str, deadline: Duration, cap: usize) -> Attempt {
         let (mut attempt, told) = self.launch(list, deadline, cap).await;
         let log = told.reports.iter().find(|(key, _)| key == frame::LOG_KEY).map_or(&[][..], |(_, text)| text);
-        attempt.ended = said::verdict(self.kind, attempt.ended, log, &attempt.stderr);
+        attempt.ended = said::verdict(self.kind, attempt.ended, log, &attempt.stderr, program);
         // Where the group is ours it still counts when the command is gone; a runtime takes its own away, and what the
         // kernel killed in it looks like a program that exited with 137.
         let oom = told.reports.iter().filter(|(key, _)| key == "oom").find_map(|(_, text)| oom_kills(text));
@@ -201,7 +201,8 @@ impl Command {
     async fn job(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
         let payload = self.reach.put(&job.payload.dir, &job.payload.digest).await?;
         let list = self.list(&job.run, &job.argv, &payload, image).await?;
-        let mut attempt = self.attempt(&list, job.deadline, job.output_cap).await;
+        let program = job.argv.first().map_or("", String::as_str);
+        let mut attempt = self.attempt(&list, program, job.deadline, job.output_cap).await;
         attempt.notes.extend(self.kind.ignores(self.version().await?.flavour(), &self.options));
         let lacking = self.settings.capabilities.0 & !self.ground().await?.identity.capabilities.0;
         if lacking != 0 {
@@ -213,7 +214,7 @@ impl Command {
 
     async fn canary(&self, argv: &[String], dir: &str) -> Result<Attempt, Fault> {
         let list = self.list(&RunId::new(), argv, dir, &empty()).await?;
-        Ok(self.attempt(&list, Duration::from_secs(15), 64 << 10).await)
+        Ok(self.attempt(&list, argv.first().map_or("", String::as_str), Duration::from_secs(15), 64 << 10).await)
     }
 
     /// A cell of the launcher itself, which says how it is used and exits 2: what the command needs is tried out, not

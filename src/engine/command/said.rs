@@ -46,13 +46,19 @@ pub(super) fn last_line(stderr: &[u8]) -> String {
 }
 
 /// A command that fails exits as a program may: what it wrote into its log, or as its own last words, tells them apart.
-pub(super) fn verdict(kind: Kind, ended: Result<Ended, Fault>, log: &[u8], stderr: &[u8]) -> Result<Ended, Fault> {
+pub(super) fn verdict(
+    kind: Kind,
+    ended: Result<Ended, Fault>,
+    log: &[u8],
+    stderr: &[u8],
+    program: &str,
+) -> Result<Ended, Fault> {
     let Ok(Ended::Exit(status)) = ended else { return ended };
     if status == 0 {
         return ended;
     }
     let said = match kind {
-        Kind::Oci => logged(log),
+        Kind::Oci => logged(log).or_else(|| executing(stderr, program)),
         Kind::Bubblewrap => own_words(stderr, "bwrap: "),
         Kind::Nspawn => (status == 1).then(|| nspawn(stderr)).flatten(),
         Kind::Apptainer => (status == 255).then(|| own_words(stderr, "FATAL:")).flatten(),
@@ -73,6 +79,16 @@ fn logged(log: &[u8]) -> Option<String> {
         let message = entry["msg"].as_str().or_else(|| entry["message"].as_str())?;
         ["error", "fatal", "panic"].contains(&level.as_str()).then(|| message.trim().to_owned())
     })
+}
+
+/// What failed in the last step, when the log is out of reach: runc 1.1 writes `exec PROGRAM: exec format error`, crun 1.8 a
+/// line of its log on standard error.
+fn executing(stderr: &[u8], program: &str) -> Option<String> {
+    let line = last_line(stderr);
+    if line.starts_with(&format!("exec {program}: ")) {
+        return Some(line);
+    }
+    logged(line.as_bytes()).filter(|message| message.starts_with("exec container process"))
 }
 
 /// A command without a log of its own begins its lines with its name; a program in the cell that writes the same only
@@ -112,17 +128,22 @@ mod tests {
     #[test]
     fn a_programs_own_failure_is_told_from_its_runtimes() {
         let exit = || Ok(Ended::Exit(1));
-        assert_eq!(verdict(Kind::Oci, exit(), b"", b"level=error says the program"), exit());
+        assert_eq!(verdict(Kind::Oci, exit(), b"", b"level=error says the program", "/p"), exit());
         let log = b"{\"level\":\"warning\",\"msg\":\"x\"}\n{\"level\":\"error\",\"msg\":\"exec: \\\"/x\\\": not found\"}\nhalf";
-        let fault = verdict(Kind::Oci, exit(), log, b"").unwrap_err();
+        let fault = verdict(Kind::Oci, exit(), log, b"", "/p").unwrap_err();
         assert_eq!((fault.phase, fault.cause.as_str()), (Phase::Start, "exec: \"/x\": not found"));
+        let runc = verdict(Kind::Oci, exit(), b"", b"exec /p: exec format error\n", "/p");
+        assert_eq!(runc.unwrap_err().phase, Phase::Start);
+        assert_eq!(verdict(Kind::Oci, exit(), b"", b"exec /q: exec format error\n", "/p"), exit());
+        let crun = b"{\"msg\":\"exec container process `/p`: Exec format error\",\"level\":\"error\"}\n";
+        assert!(verdict(Kind::Oci, exit(), b"", crun, "/p").is_err());
         let youki = b"{\"level\":\"ERROR\",\"message\":\"failed to exec\"}\n";
-        assert_eq!(verdict(Kind::Oci, exit(), youki, b"").unwrap_err().cause, "failed to exec");
+        assert_eq!(verdict(Kind::Oci, exit(), youki, b"", "/p").unwrap_err().cause, "failed to exec");
         let log = b"{\"level\":\"error\",\"msg\":\"cgroup: permission denied\"}\n";
-        assert_eq!(verdict(Kind::Oci, exit(), log, b"").unwrap_err().phase, Phase::Create);
-        assert_eq!(verdict(Kind::Oci, Ok(Ended::Exit(0)), log, b""), Ok(Ended::Exit(0)));
-        let fault = verdict(Kind::Bubblewrap, exit(), b"", b"a\nbwrap: Can't mkdir /x: Read-only\n").unwrap_err();
+        assert_eq!(verdict(Kind::Oci, exit(), log, b"", "/p").unwrap_err().phase, Phase::Create);
+        assert_eq!(verdict(Kind::Oci, Ok(Ended::Exit(0)), log, b"", "/p"), Ok(Ended::Exit(0)));
+        let fault = verdict(Kind::Bubblewrap, exit(), b"", b"a\nbwrap: Can't mkdir /x: Read-only\n", "/p").unwrap_err();
         assert_eq!(fault.cause, "Can't mkdir /x: Read-only");
-        assert_eq!(verdict(Kind::Bubblewrap, exit(), b"", b"bwrap: x\nmine\n"), exit());
+        assert_eq!(verdict(Kind::Bubblewrap, exit(), b"", b"bwrap: x\nmine\n", "/p"), exit());
     }
 }
