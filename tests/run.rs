@@ -285,6 +285,19 @@ fn an_image_by_reference_is_handed_from_docker_to_every_engine() {
     assert!(matches!(gone.status.code(), Some(0 | 1)), "{}", text(&gone.stderr));
 }
 
+#[test]
+fn what_an_engine_ignores_is_told_while_it_runs_and_in_the_report() {
+    let place = Place::new(
+        "[[host]]\nname = \"local\"\n[[image]]\nname = \"empty\"\nscratch = true\n\
+         [[engine]]\nname = \"gvisor\"\nkind = \"oci\"\nruntime = \"runsc\"\n",
+    );
+    let output = place.abicus(&["run", "--no-controls"]);
+    let said = "ignores `seccomp`";
+    assert!(text(&output.stderr).contains(&format!("engine `gvisor` {said}")), "{}", text(&output.stderr));
+    let summary = std::fs::read_to_string(place.only_run().join("summary.md")).unwrap();
+    assert!(summary.contains("gvisor") && summary.contains("no filter is in force in a cell"), "{summary}");
+}
+
 /// A matrix with an image that has one program, for aarch64.
 fn foreign() -> Place {
     let place = Place::new("");

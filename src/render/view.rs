@@ -193,6 +193,7 @@ impl<'a> View<'a> {
             findings: vec![],
         };
         view.notes.extend(unknown_checks(&view.catalogue, &view.checks));
+        view.notes.extend(ignored(run));
         view.waivers = waived::apply(&mut view, today(rendered_at));
         view.findings = findings::group(&view);
         view
@@ -254,6 +255,26 @@ impl<'a> View<'a> {
 /// The day of an instant, as waivers count days.
 fn today(now: Timestamp) -> Date {
     Offset::UTC.to_datetime(now).date()
+}
+
+/// What engines took and did not do, as their canaries found: by engine and option, however many hosts say so.
+fn ignored(run: &Run) -> Vec<String> {
+    let mut hosts: BTreeMap<(&EngineId, &str, &str), Vec<&str>> = BTreeMap::new();
+    for ((host, engine), known) in &run.engines {
+        for (name, says) in &known.facts {
+            if let Some(option) = name.strip_prefix("engine.ignored.") {
+                hosts.entry((engine, option, says)).or_default().push(host.as_str());
+            }
+        }
+    }
+    let place = |hosts: &[&str]| match hosts {
+        [one] => format!("on {one}"),
+        many => format!("on {} hosts", many.len()),
+    };
+    let told = hosts.iter().map(|((engine, option, says), hosts)| {
+        format!("engine `{engine}` ignores `{option}` {}: {says}", place(hosts))
+    });
+    told.collect()
 }
 
 /// Checks that only a newer abicus knows are not judged, and that has to be said.
