@@ -41,6 +41,17 @@ impl Place {
     }
 }
 
+/// Images that docker keeps of this test, removed also when it fails.
+struct InDocker(String);
+
+impl Drop for InDocker {
+    fn drop(&mut self) {
+        let imported = Command::new("docker").args(["images", "-q", "abicus-cache/good"]).output();
+        let ids = imported.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).args(ids.split_whitespace()).output();
+    }
+}
+
 fn image(name: &str, reference: &str) -> String {
     format!("[[image]]\nname = \"{name}\"\nreference = \"{reference}\"\n")
 }
@@ -58,6 +69,7 @@ fn what_can_be_pulled_runs_under_every_engine_and_what_cannot_says_why() {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     layout(source.path());
     let (public, private) = (Real::start(open.path(), false), Real::start(closed.path(), true));
+    let _in_docker = InDocker(format!("{}/team/app:one", public.1));
     push(source.path(), &public, &[]);
     push(source.path(), &private, &["--dest-creds", "user:sesame"]);
     let images = [
@@ -90,15 +102,11 @@ fn what_can_be_pulled_runs_under_every_engine_and_what_cannot_says_why() {
     }
     says("local:built-in:pulled", "known to other engines only");
     assert!(!cells["local:docker:pulled"].contains("| error"), "{cells:#?}");
-    let _ = Command::new("docker").args(["rmi", "--force", &format!("{}/team/app:one", public.1)]).output();
 
     login("dXNlcjpzZXNhbWU=");
     fs::remove_dir_all(place.dir.path().join("reports")).unwrap();
     let output = place.abicus(&["run", "--no-controls", "--cells", "local:crun:locked"]);
     assert!(!place.cells()["local:crun:locked"].contains("credentials"), "{}", text(&output));
-    let imported = Command::new("docker").args(["images", "-q", "abicus-cache/good"]).output().unwrap();
-    let ids = String::from_utf8_lossy(&imported.stdout).into_owned();
-    let _ = Command::new("docker").args(["rmi", "--force"]).args(ids.split_whitespace()).output();
 }
 
 #[test]
@@ -106,6 +114,8 @@ fn a_disk_that_is_full_while_an_image_is_pulled_is_said_and_the_rest_runs() {
     let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     layout(source.path());
     let registry = Real::start(dir.path(), false);
+    // By way of an engine is the last resort, and so docker has it in the end.
+    let _in_docker = InDocker(format!("{}/team/app:one", registry.1));
     push(source.path(), &registry, &[]);
     let matrix = ENGINES.to_owned() + &image("big", &format!("{}/team/app:one", registry.1));
     let place = Place::new(&(matrix + "[[image]]\nname = \"empty\"\nscratch = true\n"));
