@@ -273,6 +273,13 @@ fn other_entries_can_be_refused_too() {
     }
     let seen = jailed(&code, &["--only", "entry.", "--only", "filter.i386"]);
     assert_eq!(seen.saw("entry.int80"), "signal 31");
+    assert_eq!(seen.saw("entry.int80.time64"), "signal 31");
+    // The vsyscall page is emulated by calls that a filter sees.
+    let calls = [96, 201, 309].map(|call| rule(call, Action::KillProcess));
+    let (refused, open) = (jailed(&filter(&calls, Action::Allow), &["--only", "entry."]), free(&["--only", "entry."]));
+    for id in ["entry.vsyscall.gettimeofday", "entry.vsyscall.time", "entry.vsyscall.getcpu"] {
+        assert_ne!(refused.saw(id), open.saw(id), "{id}");
+    }
     assert_eq!(seen.saw("filter.i386"), "kill");
     assert_eq!(seen.saw("entry.vdso.present"), "ok");
 }
