@@ -139,7 +139,7 @@ fn mask(target: &CStr, with: &CStr) -> Done {
     }
 }
 
-fn loopback() -> Done {
+pub fn loopback() -> Done {
     const AF_INET: i32 = 2;
     const SOCK_DGRAM: i32 = 2;
     const SIOCGIFFLAGS: i32 = 0x8913;

@@ -10,7 +10,7 @@
 //! | `abicus.cgroup=v1`, `v2`, `hybrid`, `none` | which control groups are mounted; `v2` where it is not said |
 //! | `abicus.root=SERIAL` | the root is the ext4 disk with this serial number, instead of a tmpfs |
 //!
-//! Modules named in `/modules/order`, one file name below `/modules` a line, are loaded first.
+//! What is in `/seed` counts as randomness. Modules named in `/modules/order`, one file name below `/modules` a line, are loaded first.
 
 use core::ffi::CStr;
 
@@ -78,7 +78,9 @@ fn boot() {
     let _ = mount(c"proc", c"/proc", c"proc", MS_QUIET, c"");
     let _ = mount(c"sysfs", c"/sys", c"sysfs", MS_QUIET, c"");
     let _ = mount(c"devtmpfs", c"/dev", c"devtmpfs", 2, c"mode=755");
+    devices();
     standard_descriptors();
+    seed();
     load_modules();
     let mut line = [0; 4096];
     let line = sys::read_file(c"/proc/cmdline", &mut line).unwrap_or(&[]);
@@ -90,6 +92,8 @@ fn boot() {
         return say("abicus: the root could not be mounted\n");
     }
     let _ = sys::mkdir(c"/new/tmp", 0o777);
+    // SAFETY: a C string that outlives the call. A umask took the sticky bit's neighbours away.
+    let _ = unsafe { call!(nr::FCHMODAT, AT_FDCWD, path(c"/new/tmp"), 0o1777) };
     let _ = sys::mkdir(c"/new/abicus", 0o700);
     // Before proc has moved, which says where this program is.
     if let Ok(dir) = sys::open(c"/new/abicus", O_RDONLY | O_DIRECTORY, 0) {
@@ -142,6 +146,42 @@ fn root_disk(serial: &[u8]) -> Answer<()> {
         sys::sleep_ms(10);
     }
     Err(ENOENT)
+}
+
+/// What udev and systemd make on other machines.
+fn devices() {
+    let _ = mount(c"devpts", c"/dev/pts", c"devpts", 2 | 8, c"gid=5,mode=620,ptmxmode=666");
+    let _ = mount(c"tmpfs", c"/dev/shm", c"tmpfs", 2 | 4, c"mode=1777");
+    let _ = mount(c"mqueue", c"/dev/mqueue", c"mqueue", MS_QUIET, c"");
+    for (text, name) in [
+        (c"/proc/self/fd", c"/dev/fd"),
+        (c"/proc/self/fd/0", c"/dev/stdin"),
+        (c"/proc/self/fd/1", c"/dev/stdout"),
+        (c"/proc/self/fd/2", c"/dev/stderr"),
+    ] {
+        // SAFETY: C strings that outlive the call.
+        let _ = unsafe { call!(nr::SYMLINKAT, path(text), AT_FDCWD, path(name)) };
+    }
+    let _ = crate::cell::loopback();
+}
+
+/// A machine that has just been made has no randomness of its own, and old kernels wait for some: the driver's will do.
+fn seed() {
+    #[repr(C)]
+    struct Entropy {
+        bits: i32,
+        size: i32,
+        bytes: [u8; 256],
+    }
+    const RNDADDENTROPY: usize = 0x4008_5203;
+    let mut entropy = Entropy { bits: 0, size: 0, bytes: [0; 256] };
+    let Ok(bytes) = sys::read_file(c"/seed", &mut entropy.bytes).map(|bytes| bytes.len() as i32) else { return };
+    (entropy.bits, entropy.size) = (bytes * 8, bytes);
+    if let Ok(fd) = sys::open(c"/dev/random", O_WRONLY, 0) {
+        // SAFETY: a struct rand_pool_info with its buffer, read only.
+        let _ = unsafe { call!(nr::IOCTL, fd, RNDADDENTROPY, &entropy) };
+        let _ = sys::close(fd);
+    }
 }
 
 /// No descriptor of a channel may be 0, 1 or 2; the kernel opens them where the initramfs has a console.

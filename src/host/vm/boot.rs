@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -168,6 +169,10 @@ fn machine(spec: &VmSpec, parts: &Parts, accelerator: &Accelerator) -> Result<Ma
 fn initramfs(modules: &[PathBuf]) -> Result<Vec<u8>, Fault> {
     let mut archive = Cpio::default();
     archive.dir("dev", 0o755).node("dev/console", 0o600, (5, 1)).file("init", 0o755, probes::LAUNCH);
+    let mut seed = [0; 256];
+    if fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)).is_ok() {
+        archive.file("seed", 0o600, &seed);
+    }
     let mut order = String::new();
     for path in modules {
         let bytes = fs::read(path).map_err(|e| Fault::new(Phase::Host, format!("{}: {e}", path.display())))?;
