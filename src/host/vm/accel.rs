@@ -90,7 +90,6 @@ async fn try_out(here: &dyn Reach, kernel: &Path) -> Result<(), String> {
         storage: Storage::Nvme,
         disks: vec![],
         stream: Stream::Serial,
-        network: false,
     };
     let (guest, _stream) = match Guest::start(&machine, here).await {
         Ok(started) => started,

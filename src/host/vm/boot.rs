@@ -12,10 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::sync::OnceCell;
 
 use super::accel::{self, Accelerator};
 use super::capacity::{self, Slot};
 use super::cpio::Cpio;
+use super::daemon::{Daemon, PATH};
 use super::kernel::{self, Boot};
 use super::qemu::{Disk, Guest, Machine, Stream};
 use super::shelf::Shelf;
@@ -41,6 +43,8 @@ pub(super) struct Running {
     pub(super) mounted: BTreeMap<String, String>,
     pub(super) facts: Facts,
     guest: Arc<Guest>,
+    /// On a disk with engines, from when somebody looked for it.
+    docker: Option<OnceCell<Result<Daemon, Fault>>>,
     slot: std::sync::Mutex<Option<Slot>>,
 }
 
@@ -59,9 +63,20 @@ impl Running {
         self.slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    /// What its kernel wrote.
+    /// Has dockerd answer, where there is one.
+    pub(super) async fn docker(&self) -> Result<(), Fault> {
+        let Some(docker) = &self.docker else { return Ok(()) };
+        docker.get_or_init(|| Daemon::start(&self.agent)).await.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    /// What its kernel wrote, and what the daemon in it.
     pub(super) fn console(&self) -> Vec<u8> {
-        self.guest.console().kept()
+        let mut said = self.guest.console().kept();
+        if let Some(Ok(daemon)) = self.docker.as_ref().and_then(OnceCell::get) {
+            said.extend(b"\n--- dockerd ---\n");
+            said.extend(daemon.log());
+        }
+        said
     }
 }
 
@@ -73,6 +88,8 @@ struct Parts {
     mounts: Vec<(String, String)>,
     mounted: BTreeMap<String, String>,
     facts: Facts,
+    /// Whether one of the disks is the root.
+    root: bool,
 }
 
 /// Boots it.
@@ -97,7 +114,8 @@ pub(super) async fn up(spec: &VmSpec, cache: &Path, trees: Vec<Tree>) -> Result<
     let mut facts = parts.facts;
     facts.extend(accelerator.facts());
     facts.insert("vm.cpu".to_owned(), spec.cpu.clone());
-    Ok(Running { agent, mounted: parts.mounted, facts, guest, slot: std::sync::Mutex::new(slot) })
+    let docker = parts.root.then(OnceCell::new);
+    Ok(Running { agent, mounted: parts.mounted, facts, guest, docker, slot: std::sync::Mutex::new(slot) })
 }
 
 fn parts(spec: &VmSpec, cache: &Path, trees: &[Tree]) -> Result<Parts, Fault> {
@@ -129,7 +147,7 @@ fn parts(spec: &VmSpec, cache: &Path, trees: &[Tree]) -> Result<Parts, Fault> {
         mounts.push((serial, place.clone()));
         mounted.insert(tree.digest.clone(), place);
     }
-    Ok(Parts { boot, disks, mounts, mounted, facts })
+    Ok(Parts { boot, disks, mounts, mounted, facts, root: spec.disk.is_some() })
 }
 
 /// The serial number of the disk that becomes the root.
@@ -161,7 +179,6 @@ fn machine(spec: &VmSpec, parts: &Parts, accelerator: &Accelerator) -> Result<Ma
         storage: spec.storage,
         disks: parts.disks.clone(),
         stream,
-        network: spec.disk.is_some(),
     })
 }
 
@@ -222,9 +239,6 @@ async fn answered(spec: &VmSpec, guest: &Arc<Guest>, stream: UnixStream) -> Resu
 
 /// Mounts every disk where it belongs. Devices come in any order, and not all at once.
 async fn mount(agent: &Agent, parts: &Parts) -> Result<(), Fault> {
-    if parts.mounts.is_empty() {
-        return Ok(());
-    }
     let mut devices = BTreeMap::new();
     for _ in 0..100 {
         devices = serials(agent).await;
@@ -242,17 +256,39 @@ async fn mount(agent: &Agent, parts: &Parts) -> Result<(), Fault> {
         };
         list.mkdirs(place).mount(&format!("/dev/{device}"), place, "ext4", MS_RDONLY, "noload");
     }
-    let launcher = agent.site().await?.launcher;
-    // A list executes something: the launcher itself says how it is used and ends with 2.
     list.stage(stage::INSIDE).stdin("/dev/null");
-    list.exec(std::slice::from_ref(&launcher), std::slice::from_ref(&launcher), &[]);
+    let fine = match parts.root {
+        false => {
+            let launcher = agent.site().await?.launcher;
+            // A list executes something: the launcher itself says how it is used and ends with 2.
+            list.exec(std::slice::from_ref(&launcher), std::slice::from_ref(&launcher), &[]);
+            2
+        }
+        true => {
+            let argv = ["busybox", "sh", "-c", PREPARE].map(str::to_owned);
+            list.exec(&["/bin/busybox", "/usr/bin/busybox"].map(str::to_owned), &argv, &[PATH.to_owned()]);
+            0
+        }
+    };
     let job = Launch { reach: agent, list: &list, deadline: Duration::from_secs(60), cap: 4096 };
-    match launch(&job).await.0.ended {
-        Ok(Ended::Exit(2)) => Ok(()),
-        Ok(other) => Err(Fault::new(Phase::Host, format!("mounting disks ended with {other:?}"))),
+    let attempt = launch(&job).await.0;
+    match attempt.ended {
+        Ok(Ended::Exit(status)) if status == fine => Ok(()),
+        Ok(other) => {
+            let said = String::from_utf8_lossy(&attempt.stderr).into_owned();
+            Err(Fault::new(Phase::Host, format!("making the guest ready ended with {other:?}: {said}")))
+        }
         Err(fault) => Err(Fault { phase: Phase::Host, ..fault }),
     }
 }
+
+/// What an init would do on a disk with engines.
+const PREPARE: &str = "set -e
+    busybox mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
+    mkdir -p /run/lock /etc /root
+    printf '127.0.0.1 localhost\\n::1 localhost\\n' >/etc/hosts
+    echo abicus >/etc/hostname; busybox hostname abicus
+    busybox mount --make-rshared /";
 
 /// Block devices by serial number: NVMe says it of its controller, virtio of its disk.
 async fn serials(agent: &Agent) -> BTreeMap<String, String> {

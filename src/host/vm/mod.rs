@@ -10,6 +10,7 @@ mod boot;
 mod capacity;
 mod console;
 mod cpio;
+mod daemon;
 pub mod disk;
 pub mod ext4;
 pub mod kernel;
@@ -97,7 +98,11 @@ impl Reach for Vm {
     }
 
     async fn stat(&self, path: &str) -> io::Result<Stat> {
-        self.asked().await?.agent.stat(path).await
+        let running = self.asked().await?;
+        if path == daemon::SOCKET {
+            running.docker().await.map_err(|fault| io::Error::other(fault.cause))?;
+        }
+        running.agent.stat(path).await
     }
 
     async fn list(&self, dir: &str) -> io::Result<Vec<(String, Stat)>> {

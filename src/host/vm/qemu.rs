@@ -62,8 +62,6 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Which device leads to the driver.
     pub stream: Stream,
-    /// Whether it has a network of its own, which leads nowhere.
-    pub network: bool,
 }
 
 /// The device in the guest that leads to the driver.
@@ -121,9 +119,6 @@ impl Machine {
                 Storage::Virtio => "virtio-blk-pci",
             };
             add(&["-device", &format!("{device},drive=disk{at},serial={}", disk.serial)]);
-        }
-        if self.network {
-            add(&["-netdev", "user,id=net0,restrict=on", "-device", "virtio-net-pci,netdev=net0,romfile="]);
         }
         arguments
     }
@@ -306,7 +301,6 @@ mod tests {
                 Disk { file: "/c".into(), serial: "image1".into(), scratch: false },
             ],
             stream: Stream::Serial,
-            network: false,
         }
     }
 
@@ -323,9 +317,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("netdev") && !text.contains("initrd"));
-        let networked = Machine { network: true, storage: Storage::Virtio, kvm: true, ..machine() };
-        let text = networked.arguments(&place).join(" ");
-        assert!(text.contains("restrict=on") && text.contains("virtio-blk-pci") && text.contains("-accel kvm"));
+        assert!(!text.contains("initrd"));
+        let other = Machine { stream: Stream::Virtio, storage: Storage::Virtio, kvm: true, ..machine() };
+        let text = other.arguments(&place).join(" ");
+        assert!(text.contains("virtserialport") && text.contains("virtio-blk-pci") && text.contains("-accel kvm"));
     }
 }
