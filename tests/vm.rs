@@ -1,0 +1,76 @@
+//! Virtual machines: a real kernel answers, and one that does not costs its own cells and leaves nothing behind.
+//!
+//! Asked for, they need QEMU, mmdebstrap and e2fsprogs, and fail without: `ci/setup test` brings them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg(target_arch = "x86_64")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use abicus::host::{self, Reach};
+use abicus::spec::{World, resolve};
+
+/// Opens the host that `vm` declares, with a cache of its own so that other processes are none of our business.
+fn machine(vm: &str, cache: &Path) -> Arc<dyn Reach> {
+    let text = format!("engine = [{{ name = 'native', kind = 'native' }}]\n[[host]]\nname = 'v'\nvm = {{ {vm} }}\n");
+    let matrix = resolve(&text, "m.toml", &World { base: "/".into(), exists: &|path| path.exists() }).unwrap();
+    host::open(&matrix.hosts[0], cache)
+}
+
+/// Processes of QEMU whose command line names this directory of kernels.
+fn guests_of(cache: &Path) -> usize {
+    let name = cache.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| {
+            let line = String::from_utf8_lossy(line).into_owned();
+            line.starts_with("qemu-system") && line.contains(name)
+        })
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_of_a_package_answers_and_one_that_panics_says_why() {
+    let cache = tempfile::tempdir().unwrap();
+    let good = machine("kernel = { suite = 'bookworm' }, cpu = 'Nehalem'", cache.path());
+    let site = good.site().await.unwrap();
+    assert!(site.kernel_release.starts_with("6.1."), "{site:?}");
+    let symbols = String::from_utf8(good.read("/proc/kallsyms", 64 << 20).await.unwrap()).unwrap();
+    let has = |name: &str| symbols.lines().any(|line| line.ends_with(&format!(" __x64_sys_{name}")));
+    assert!(has("clone3") && has("landlock_create_ruleset"), "6.1 has both");
+    assert!(!has("mseal") && !has("fchmodat2"), "6.1 has neither: 6.10, 6.6");
+    let filesystems = good.read("/proc/filesystems", 1 << 16).await.unwrap();
+    assert!(String::from_utf8_lossy(&filesystems).contains("overlay"), "the module was loaded");
+    assert_eq!(guests_of(cache.path()), 1);
+    let console = good.leave().await.unwrap();
+    assert!(console.len() < 1 << 20);
+    assert_eq!(guests_of(cache.path()), 0, "it is gone");
+
+    let broken = machine("kernel = { suite = 'bookworm' }, cmdline = 'rdinit=/none'", cache.path());
+    let fault = broken.site().await.unwrap_err();
+    assert!(fault.cause.contains("the kernel panicked: VFS: Unable to mount root fs"), "{fault}");
+    let late = machine("kernel = { suite = 'bookworm' }, deadline = '300ms'", cache.path());
+    let fault = late.site().await.unwrap_err();
+    assert!(fault.cause.contains("did not answer within"), "{fault}");
+    drop((broken, late));
+    for _ in 0..100 {
+        if guests_of(cache.path()) == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("a guest is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_kernel_and_a_processor_that_is_none_are_faults_that_say_so() {
+    let cache = tempfile::tempdir().unwrap();
+    let file = cache.path().join("vmlinuz");
+    std::fs::write(&file, b"this is no kernel").unwrap();
+    let kernel = format!("kernel = '{}', deadline = '20s'", file.display());
+    let fault = machine(&kernel, cache.path()).site().await.unwrap_err();
+    assert!(!fault.cause.is_empty() && !fault.transient, "{fault}");
+    let fault = machine(&format!("{kernel}, cpu = 'Nehalmm'"), cache.path()).site().await.unwrap_err();
+    assert!(fault.cause.contains("Nehalmm"), "{fault}");
+}
