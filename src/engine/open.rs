@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builtin::BuiltIn;
 use super::command::{Command, Kind as CommandKind};
-use super::container::{ContainerEngine, Endpoint, Environment, Kind};
+use super::container::{ContainerEngine, Endpoint, Environment, Kind, There};
 use super::native::Native;
 use super::scripted::Scripted;
 use crate::execute::EngineHandle;
@@ -18,7 +18,8 @@ use crate::spec::{EngineKind, EngineSpec};
 pub fn open(spec: &EngineSpec, reach: &Arc<dyn Reach>, _cache: &Path) -> EngineHandle {
     let container = |kind| -> EngineHandle {
         let (runtime, options) = (spec.runtime.clone(), spec.options.clone());
-        Ok(Arc::new(ContainerEngine::new(kind, Endpoint::Default, runtime, options, Environment::of_process())?))
+        let endpoint = if reach.is_here() { Endpoint::Default } else { Endpoint::There(There(reach.clone())) };
+        Ok(Arc::new(ContainerEngine::new(kind, endpoint, runtime, options, Environment::of_process())?))
     };
     let command = |kind| -> EngineHandle {
         Ok(Arc::new(Command::new(kind, spec.runtime.as_deref(), &spec.options, reach.clone())?))

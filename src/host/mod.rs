@@ -8,6 +8,7 @@ mod facts;
 mod local;
 mod open;
 mod reach;
+mod ssh;
 mod unreachable;
 pub mod vm;
 
@@ -16,4 +17,5 @@ pub use local::Local;
 pub use open::open;
 pub(crate) use reach::text;
 pub use reach::{Launched, Process, Reach, Reader, Site, Stat, Tree, Writer};
+pub use ssh::Ssh;
 pub use unreachable::Unreachable;

@@ -5,6 +5,7 @@
 mod cells;
 mod edit;
 mod error;
+mod host;
 mod resolve;
 mod terms;
 mod toml_shape;
@@ -118,15 +119,28 @@ impl HostSpec {
 pub enum HostKind {
     /// This machine.
     Local,
+    /// By the user's own `ssh`.
+    Ssh(SshSpec),
     /// A virtual machine that abicus starts itself.
     Vm(Box<VmSpec>),
+}
+
+/// A host over SSH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSpec {
+    /// `user@host`, an alias of the user's configuration, or `ssh://user@host:port`: what `ssh` takes.
+    pub destination: String,
+    /// A configuration to use instead of the user's.
+    pub config: Option<PathBuf>,
 }
 
 impl HostKind {
     /// Why cells of such an engine cannot be on such a host, if they cannot.
     pub fn lacks(&self, engine: EngineKind) -> Option<&'static str> {
         match (self, engine) {
-            (Self::Local, _) | (_, EngineKind::Native | EngineKind::BuiltIn | EngineKind::Scripted) => None,
+            (Self::Local | Self::Ssh(_), _) | (_, EngineKind::Native | EngineKind::BuiltIn | EngineKind::Scripted) => {
+                None
+            }
             (Self::Vm(vm), _) if vm.disk.is_some() => None,
             (Self::Vm(_), _) => Some("this virtual machine is a kernel only: it has no disk with engines"),
         }

@@ -10,15 +10,11 @@ use toml::Spanned;
 
 use super::error::{Errors, did_you_mean};
 use super::terms;
-use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, HostTable, ImageTable, RegistryTable};
-use super::vm::vm;
-use super::{
-    CellGlob, Defaults, EngineKind, EngineSpec, Exclude, HostKind, HostSpec, ImageSpec, Matrix, RegistrySpec,
-    SpecErrors, World,
-};
+use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, ImageTable, RegistryTable};
+use super::{CellGlob, Defaults, EngineKind, EngineSpec, Exclude, ImageSpec, Matrix, RegistrySpec, SpecErrors, World};
 use crate::catalog::Catalogue;
 use crate::engine::options::Seccomp;
-use crate::id::{CellId, CheckId, EngineId, HostId, ImageId, InvalidName};
+use crate::id::{CellId, CheckId, EngineId, ImageId, InvalidName};
 use crate::image::Source;
 use crate::image::registry::Reference;
 
@@ -35,7 +31,7 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
     let defaults = defaults(shape.defaults, &mut errors);
     let mut names = Names::default();
     let images = each(shape.image, |table| image(table, world, &mut names, &mut errors));
-    let hosts = each(shape.host, |table| host(table, world, &mut names, &mut errors));
+    let hosts = each(shape.host, |table| super::host::host(table, world, &mut names, &mut errors));
     let engines = each(shape.engine, |table| engine(table, world, &mut names, &mut errors));
     let matrix = Matrix {
         name: shape.matrix.as_ref().map_or_else(|| "matrix".to_owned(), |matrix| matrix.name.clone()),
@@ -71,14 +67,14 @@ fn each<T, R>(tables: Vec<Spanned<T>>, resolve: impl FnMut(Spanned<T>) -> Option
 
 /// Names seen so far, per kind of thing.
 #[derive(Default)]
-struct Names(BTreeMap<(&'static str, String), ()>);
+pub(super) struct Names(BTreeMap<(&'static str, String), ()>);
 
 impl Names {
     fn any(&self, what: &str) -> bool {
         self.0.keys().any(|(kind, _)| *kind == what)
     }
 
-    fn add<Id: FromStr<Err = InvalidName>>(
+    pub(super) fn add<Id: FromStr<Err = InvalidName>>(
         &mut self,
         what: &'static str,
         name: &Spanned<String>,
@@ -127,7 +123,7 @@ fn defaults(table: DefaultsTable, errors: &mut Errors<'_>) -> Defaults {
     defaults
 }
 
-fn at_least_one(number: Option<Spanned<usize>>, errors: &mut Errors<'_>) -> Option<usize> {
+pub(super) fn at_least_one(number: Option<Spanned<usize>>, errors: &mut Errors<'_>) -> Option<usize> {
     let number = number?;
     if *number.get_ref() == 0 {
         errors.add(number.span(), "`parallel` must be at least 1", None);
@@ -281,17 +277,6 @@ pub(super) fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut E
         errors.add(text.span(), format!("`{}` does not exist", path.display()), None);
     }
     path
-}
-
-fn host(table: Spanned<HostTable>, world: &World<'_>, names: &mut Names, errors: &mut Errors<'_>) -> Option<HostSpec> {
-    let table = table.into_inner();
-    let id: Option<HostId> = names.add("host", &table.name, errors);
-    let kind = match table.vm {
-        Some(table) => HostKind::Vm(Box::new(vm(table, world, errors)?)),
-        None => HostKind::Local,
-    };
-    let parallel = at_least_one(table.parallel, errors);
-    Some(HostSpec { id: id?, kind, labels: table.labels, parallel })
 }
 
 fn engine(

@@ -79,6 +79,8 @@ pub(super) struct RegistryTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct HostTable {
     pub name: Spanned<String>,
+    pub ssh: Option<Spanned<String>>,
+    pub ssh_config: Option<Spanned<String>>,
     pub vm: Option<Spanned<VmTable>>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

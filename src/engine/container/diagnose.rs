@@ -34,17 +34,17 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
     // Only a daemon that is about to listen is worth waiting for.
     let fault = Fault { transient: !matches!(io.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied), ..fault };
     match (address, io.kind()) {
-        (Address::Unix(_), ErrorKind::NotFound) => fault.hint(match kind {
+        (Address::Unix(_) | Address::There { .. }, ErrorKind::NotFound) => fault.hint(match kind {
             Kind::Docker => {
                 "docker is not installed or not running: install it (Debian: docker.io), or start its service"
             }
             Kind::Podman => "podman is not installed (Debian: podman), or its socket is not enabled",
         }),
-        (Address::Unix(_), ErrorKind::PermissionDenied) => fault.hint(match kind {
+        (Address::Unix(_) | Address::There { .. }, ErrorKind::PermissionDenied) => fault.hint(match kind {
             Kind::Docker => "the socket is there, permission denied: add yourself to group docker or use sudo",
             Kind::Podman => "the socket is there, permission denied: it is another user's; use your own podman or sudo",
         }),
-        (Address::Unix(_), ErrorKind::ConnectionRefused) => {
+        (Address::Unix(_) | Address::There { .. }, ErrorKind::ConnectionRefused) => {
             fault.hint("the socket is there and nobody listens: start the engine's service")
         }
         (_, ErrorKind::ConnectionRefused) => fault.hint("nothing listens on that port"),

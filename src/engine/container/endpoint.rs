@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::fault::{Fault, Phase};
+use crate::host::Reach;
 
 use super::quirks::Kind;
 use super::transport::Address;
@@ -34,6 +35,45 @@ pub enum Endpoint {
     },
     /// A context of the docker command line.
     Context(String),
+    /// Where the engine's own command line would look on another host.
+    There(There),
+}
+
+/// Another host as a place where engines are.
+#[derive(Clone)]
+pub struct There(pub Arc<dyn Reach>);
+
+impl std::fmt::Debug for There {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("There")
+    }
+}
+
+impl PartialEq for There {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for There {}
+
+impl There {
+    /// The engine's socket on that host, the first that is there; none says that there is none.
+    pub(super) async fn socket(&self, kind: Kind) -> Result<Option<Address>, Fault> {
+        let site = self.0.site().await?;
+        let own = format!("/run/user/{}", site.uid);
+        let known = match (kind, site.uid) {
+            (Kind::Docker, _) => vec!["/var/run/docker.sock".to_owned(), format!("{own}/docker.sock")],
+            (Kind::Podman, 0) => vec!["/run/podman/podman.sock".to_owned()],
+            (Kind::Podman, _) => vec![format!("{own}/podman/podman.sock")],
+        };
+        for path in known {
+            if self.0.stat(&path).await.is_ok_and(|about| about.is_socket()) {
+                return Ok(Some(Address::There { reach: self.0.clone(), path }));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Files of a TLS client, PEM, named as docker names them.
@@ -92,8 +132,9 @@ impl Environment {
 
 impl Endpoint {
     /// The address; `None` where podman has no socket listed and abicus has to start a service.
-    pub(super) fn resolve(&self, kind: Kind, env: &Environment) -> Result<Option<Address>, Fault> {
+    pub(super) async fn resolve(&self, kind: Kind, env: &Environment) -> Result<Option<Address>, Fault> {
         match self {
+            Self::There(there) => there.socket(kind).await,
             Self::Unix(path) => Ok(Some(Address::Unix(path.clone()))),
             Self::Tcp { address, tls } => tcp(address, tls.as_ref()).map(Some),
             Self::Context(name) => context(name, env).map(Some),

@@ -9,6 +9,7 @@ mod by_hand;
 mod cell;
 mod create;
 mod diagnose;
+mod distant;
 mod endpoint;
 mod fingerprint;
 mod output;
@@ -41,7 +42,8 @@ use api::{ANSWER, Api, CALL};
 pub use by_hand::by_hand;
 use cell::Cell;
 use create::{Delivery, HOSTS, Template};
-pub use endpoint::{Endpoint, Environment, Tls};
+use distant::Distant;
+pub use endpoint::{Endpoint, Environment, There, Tls};
 pub use quirks::Kind;
 use service::Service;
 use transport::Address;
@@ -82,6 +84,8 @@ struct Connected {
     libpod: Value,
     /// Ends with the connection.
     _service: Option<Service>,
+    /// As above, on another host.
+    _distant: Option<Distant>,
 }
 
 impl Connected {
@@ -121,7 +125,7 @@ impl ContainerEngine {
     }
 
     async fn connect(&self) -> Result<Connected, Fault> {
-        let found = self.endpoint.resolve(self.kind, &self.environment)?;
+        let found = self.endpoint.resolve(self.kind, &self.environment).await?;
         // A runtime can only be had from a service of our own, unless the user said which service to use.
         let own = self.endpoint == Endpoint::Default && self.environment.container_host.is_none();
         let template = &self.inner.template;
@@ -137,9 +141,21 @@ impl ContainerEngine {
                 return self.connect_to(Address::Unix(service.socket()), Some(service)).await;
             }
         }
-        match found {
-            Some(address) => self.connect_to(address, None).await,
-            None => Err(Fault::new(Phase::Engine, format!("{} has no socket here", self.kind.name()))),
+        match (found, &self.endpoint) {
+            (Some(address), _) if !(self.kind == Kind::Podman && template.runtime.is_some()) => {
+                self.connect_to(address, None).await
+            }
+            (_, Endpoint::There(there)) if self.kind == Kind::Podman => {
+                let service = Distant::start(&there.0, template.runtime.as_deref(), template.isolated()).await?;
+                let address = Address::There { reach: there.0.clone(), path: service.socket.clone() };
+                let connected = self.connect_to(address, None).await?;
+                let mut template = connected.template;
+                template.ulimits = distant::fixed_limits(&*there.0).await;
+                Ok(Connected { template, _distant: Some(service), ..connected })
+            }
+            (Some(address), _) => self.connect_to(address, None).await,
+            (None, _) => Err(Fault::new(Phase::Engine, format!("{} has no socket here", self.kind.name()))
+                .hint("install and start it, or mark the engine `optional = true`")),
         }
     }
 
@@ -169,7 +185,7 @@ impl ContainerEngine {
         if let Some(service) = &mut service {
             service.keep_alive(api.clone());
         }
-        Ok(Connected { api, template, version, info, libpod, _service: service })
+        Ok(Connected { api, template, version, info, libpod, _service: service, _distant: None })
     }
 }
 

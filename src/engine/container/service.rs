@@ -127,24 +127,28 @@ fn peer(socket: &Path) -> io::Result<i32> {
 }
 
 fn limits(process: &Path) -> io::Result<Vec<(String, i64, i64)>> {
-    let status = std::fs::read_to_string(process.join("status"))?;
+    let read = |name: &str| std::fs::read_to_string(process.join(name));
+    Ok(limits_of(&read("status")?, &read("limits")?))
+}
+
+/// The same from the text of a process' `status` and `limits`.
+pub(super) fn limits_of(status: &str, limits: &str) -> Vec<(String, i64, i64)> {
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     let capable = u64::from_str_radix(&field("CapEff:"), 16).is_ok_and(|set| set >> SYS_RESOURCE & 1 == 1);
     let root = field("Uid:").split_whitespace().nth(1) == Some("0");
     // Rootless podman knows that it may not, and asks for no more than it has.
     if capable || !root {
-        return Ok(vec![]);
+        return vec![];
     }
-    let text = std::fs::read_to_string(process.join("limits"))?;
     let hard = |line: &str| -> Option<i64> {
-        let fields: Vec<_> = text.lines().find_map(|l| l.strip_prefix(line))?.split_whitespace().collect();
+        let fields: Vec<_> = limits.lines().find_map(|l| l.strip_prefix(line))?.split_whitespace().collect();
         let hard = fields.get(1)?;
         if *hard == "unlimited" { Some(-1) } else { hard.parse().ok() }
     };
-    Ok([("nofile", "Max open files"), ("nproc", "Max processes")]
+    [("nofile", "Max open files"), ("nproc", "Max processes")]
         .into_iter()
         .filter_map(|(name, line)| hard(line).map(|limit| (name.to_owned(), limit, limit)))
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]

@@ -21,11 +21,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::host::Reach;
+
 /// Where an engine listens, with everything needed to talk to it.
 #[derive(Clone)]
 pub(super) enum Address {
     /// A socket in the file system.
     Unix(PathBuf),
+    /// A socket in the file system of another host.
+    There { reach: Arc<dyn Reach>, path: String },
     /// `host:port`, in the clear.
     Tcp(String),
     /// `host:port` over TLS.
@@ -36,6 +40,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::There { path, .. } => write!(f, "unix://{path}"),
             Self::Tcp(address) | Self::Tls { address, .. } => write!(f, "tcp://{address}"),
         }
     }
@@ -70,6 +75,10 @@ impl Address {
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(not_connected)?;
                 exchange(stream, request).await
+            }
+            Self::There { reach, path } => {
+                let (reader, writer) = reach.connect(path).await.map_err(not_connected)?;
+                exchange(tokio::io::join(reader, writer), request).await
             }
             Self::Tcp(address) => exchange(connect(address).await?, request).await,
             Self::Tls { address, name, connector } => {
