@@ -72,11 +72,12 @@ pub type Say<'a> = &'a dyn Fn(&str);
 pub fn boot(shelf: &Shelf, kernel: &Kernel, cancel: &Cancel, say: Say) -> Result<Boot, Fault> {
     match kernel {
         Kernel::File { path, modules } => {
-            let readable = File::open(path).map_err(|e| Fault::new(Phase::Host, format!("{}: {e}", path.display())))?;
-            drop(readable);
+            let fault = |e: std::io::Error| Fault::new(Phase::Host, format!("{}: {e}", path.display()));
+            drop(File::open(path).map_err(fault)?);
             let modules = modules.as_deref().map(wanted_below).unwrap_or_default();
             let facts = Facts::from([("vm.kernel".to_owned(), file_name(path))]);
-            Ok(Boot { kernel: path.clone(), modules, package: None, facts })
+            // QEMU works in a directory of its own.
+            Ok(Boot { kernel: std::path::absolute(path).map_err(fault)?, modules, package: None, facts })
         }
         Kernel::Package(package) => {
             let kept = packaged(shelf, package, cancel, say)?;
