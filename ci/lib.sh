@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if [ "${CI:-}" = true ]; then
+    # Built once and thrown away: half the disk, a good part of the time.
+    export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
+fi
+
 # Where test root file systems are kept between runs.
 # shellcheck disable=SC2034 # for the script that sources this
 FIXTURES=${ABICUS_FIXTURES:-${XDG_CACHE_HOME:-$HOME/.cache}/abicus/fixtures}
