@@ -109,9 +109,7 @@ fn two_kernels_differ_as_they_must_and_two_broken_guests_cost_their_own_cells() 
             assert!(row["pass"].parse::<u32>().unwrap() > 1000, "{cell}: {row:?}");
         }
     }
-    for (host, reason) in
-        [("none", "ended before it answered: "), ("panics", "the kernel panicked: VFS: Unable to mount root fs")]
-    {
+    for (host, reason) in [("none", "qemu: "), ("panics", "the kernel panicked: VFS: Unable to mount root fs")] {
         for cell in [format!("{host}:native:-"), format!("{host}:built-in:scratch")] {
             let row = &seen.cells[&cell];
             assert_eq!(row["verdict"], "error", "{row:?}");
