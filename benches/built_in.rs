@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (launcher, list) = runtime.block_on(engine.operations(&job, &Prepared("empty".to_owned())))?;
     runtime.block_on(engine.fingerprint())?;
-    for parallel in [1, 2, 4] {
+    for parallel in [1, 2, 4, 8] {
         let (mut floors, mut ours, mut ratios) = (vec![], vec![], vec![]);
         for round in 0..ROUNDS {
             // In turn, and in either order: neither kind always follows the other's clean-up.

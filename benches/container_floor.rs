@@ -6,6 +6,8 @@
 //! Prints the figures of `ci/bench`: name, value, unit, limit. Only the ratio has one: times are this machine's and hour's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod floor;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,94 +16,11 @@ use std::time::{Duration, Instant};
 use abicus::engine::container::{ContainerEngine, Endpoint, Environment, Kind};
 use abicus::engine::{Ended, Engine, EngineOptions, Facts, Job, Payload, Prepared};
 use abicus::image::{Content, Image};
+use floor::Floor;
 use futures_util::StreamExt;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 /// At most this much of the floor's time (a cell's own program apart, which exits at once).
 const LIMIT: f64 = 1.05;
-
-/// The fewest calls, by hand: no retry, no deadline, no clean-up after a failure.
-struct Floor {
-    socket: PathBuf,
-    kind: Kind,
-    image: String,
-    payload: PathBuf,
-    hosts: PathBuf,
-}
-
-impl Floor {
-    async fn call(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Vec<u8>) {
-        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} /v1.41{path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = vec![];
-        stream.read_to_end(&mut answer).await.unwrap();
-        let head = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer") + 4;
-        let status = String::from_utf8_lossy(&answer[9..12]).parse().unwrap();
-        (status, answer.split_off(head))
-    }
-
-    async fn json(&self, method: &str, path: &str, body: &str) -> Value {
-        let (status, body) = self.call(method, path, "", body).await;
-        assert!((200..300).contains(&status), "{method} {path}: {status} {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap_or(Value::Null)
-    }
-
-    async fn cell(&self) {
-        let mut mounts = vec![json!({"Type": "bind", "Source": self.payload, "Target": "/.abicus", "ReadOnly": true})];
-        if self.kind == Kind::Docker {
-            mounts.push(json!({"Type": "bind", "Source": self.hosts, "Target": "/etc/hosts", "ReadOnly": true}));
-        }
-        let body = json!({
-            "Image": self.image, "Entrypoint": ["/.abicus/busybox"], "Cmd": ["true"],
-            "AttachStdout": true, "AttachStderr": true, "NetworkDisabled": self.kind == Kind::Docker,
-            "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "none"}, "Mounts": mounts, "Ulimits": self.ulimits()},
-        });
-        let made = self.json("POST", "/containers/create", &body.to_string()).await;
-        let id = made["Id"].as_str().unwrap();
-        // Attached before the start, read to its end.
-        let mut attached = UnixStream::connect(&self.socket).await.unwrap();
-        let request = format!(
-            "POST /v1.41/containers/{id}/attach?stream=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: engine\r\n\
-             Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
-        );
-        attached.write_all(request.as_bytes()).await.unwrap();
-        let mut head = vec![0; 1024];
-        let n = attached.read(&mut head).await.unwrap();
-        assert!(head[..n].starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head[..n]));
-        self.json("POST", &format!("/containers/{id}/start"), "").await;
-        attached.read_to_end(&mut vec![]).await.unwrap();
-        match self.kind {
-            Kind::Docker => {
-                self.json("POST", &format!("/containers/{id}/wait?condition=not-running"), "").await;
-            }
-            Kind::Podman => loop {
-                let seen = self.json("GET", &format!("/containers/{id}/json"), "").await;
-                if matches!(seen["State"]["Status"].as_str(), Some("exited" | "stopped")) {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            },
-        }
-        let seen = self.json("GET", &format!("/containers/{id}/json"), "").await;
-        assert_eq!(seen["State"]["ExitCode"], 0);
-        self.json("DELETE", &format!("/containers/{id}?force=1&v=1"), "").await;
-    }
-
-    fn ulimits(&self) -> Value {
-        match self.kind {
-            Kind::Docker => json!([]),
-            Kind::Podman => {
-                json!([{"Name": "nofile", "Soft": 4096, "Hard": 4096}, {"Name": "nproc", "Soft": 4096, "Hard": 4096}])
-            }
-        }
-    }
-}
 
 async fn timed<F: Future<Output = ()>>(cells: usize, parallel: usize, cell: impl Fn() -> F) -> Duration {
     let began = Instant::now();
@@ -122,7 +41,7 @@ async fn main() {
     let socket = std::env::var_os("ABICUS_BENCH_SOCKET").map_or(socket, PathBuf::from);
     let numbers: Vec<usize> = arguments[1..].iter().map(|a| a.parse().expect("a number")).collect();
     let cells = numbers.first().copied().unwrap_or(24);
-    let parallel = if numbers.len() > 1 { numbers[1..].to_vec() } else { vec![1, 2, 4] };
+    let parallel = if numbers.len() > 1 { numbers[1..].to_vec() } else { vec![1, 2, 4, 8] };
 
     let dir = tempfile::tempdir().unwrap();
     let payload = dir.path().join("payload");
@@ -147,7 +66,8 @@ async fn main() {
         deadline: Duration::from_secs(60),
         output_cap: 1 << 20,
     };
-    let floor = Floor { socket, kind, image: image.0.clone(), payload, hosts };
+    let argv = job.argv.clone();
+    let floor = Floor { socket, kind, image: image.0.clone(), payload, hosts, argv };
     let ours = || cell(&engine, &job, &image);
 
     // Both once, for the caches and the canary.
@@ -175,6 +95,10 @@ async fn main() {
         println!("{name} x{width}: ratio\t{:.3}\tx\t{LIMIT}", ratio(&middle));
     }
     engine.sweep(Some(&job.run)).await.unwrap();
+    // Kept for a next run, which there is none of.
+    let mut remove = std::process::Command::new(kind.name());
+    let removed = remove.args(["rmi", "--force", &image.0]).output().expect("the engine's command is installed");
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
 }
 
 fn ratio((ours, floor): &(Duration, Duration)) -> f64 {
@@ -188,7 +112,7 @@ async fn cell(engine: &ContainerEngine, job: &Job, image: &Prepared) {
 
 fn scratch() -> Image {
     Image {
-        id: "scratch".parse().unwrap(),
+        id: "bench".parse().unwrap(),
         digest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned(),
         content: Content::Empty,
         architecture: None,

@@ -3,7 +3,7 @@
 #   awk -v engines='docker podman …' -f ci/differences.awk ci/differences.known cells.csv results.csv
 #
 # Checks with the same answers share a row. What differs from the first engine has to be explained by a line of the first
-# file (engine, pattern of checks, why; tabs between); exits with 1 where something is not.
+# file (engine, pattern of checks, why; tabs between); exits with 1 where something is not, or where a line explains nothing.
 
 # Splits a line of CSV into field[].
 function csv(line, field,   n, c, i, quoted, text) {
@@ -21,7 +21,7 @@ function csv(line, field,   n, c, i, quoted, text) {
 # Why this engine may fail this check, or nothing.
 function known(engine, check,   i) {
     for (i = 1; i <= reasons; i++)
-        if (who[i] == engine && check ~ ("^(" what[i] ")$")) return why[i]
+        if (who[i] == engine && check ~ ("^(" what[i] ")$")) { used[i] = 1; return why[i] }
     return ""
 }
 
@@ -80,5 +80,6 @@ END {
         print "| " text " |" row | "LC_ALL=C sort"
     }
     close("LC_ALL=C sort")
-    exit unknown
+    for (i = 1; i <= reasons; i++) if (!(i in used)) { unused = 1; print "explains nothing any more: " who[i] " " what[i] >"/dev/stderr" }
+    exit unknown || unused
 }

@@ -114,6 +114,20 @@ struct Rows {
     check: Vec<Check>,
 }
 
+/// `groups.toml`: what groups of checks have in common. Their titles are for people.
+#[derive(Deserialize)]
+struct Groups {
+    remedy: Vec<Remedy>,
+}
+
+/// What to do about checks that have no remedy of their own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remedy {
+    checks: Vec<String>,
+    text: String,
+}
+
 /// All checks by id.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
@@ -142,13 +156,30 @@ pub enum CatalogueError {
 }
 
 include!(concat!(env!("OUT_DIR"), "/catalogue_files.rs"));
+const GROUPS: &str = include_str!("../probes/catalog/groups.toml");
 
 impl Catalogue {
     /// The built-in catalogue.
     pub fn built_in() -> &'static Catalogue {
         static BUILT_IN: OnceLock<Catalogue> = OnceLock::new();
         // A test parses every row, so a release cannot have a broken one.
-        BUILT_IN.get_or_init(|| Catalogue::parse(CATALOGUE_FILES.iter().copied()).unwrap_or_default())
+        BUILT_IN.get_or_init(|| {
+            Catalogue::parse(CATALOGUE_FILES.iter().copied())
+                .and_then(|rows| rows.inheriting(GROUPS))
+                .unwrap_or_default()
+        })
+    }
+
+    /// The same rows, where one has no remedy with the first that `groups` has for it.
+    fn inheriting(mut self, groups: &str) -> Result<Self, CatalogueError> {
+        let groups: Groups = toml::from_str(groups)
+            .map_err(|source| CatalogueError::Toml { file: "groups.toml".to_owned(), source: Box::new(source) })?;
+        for row in self.checks.values_mut().filter(|row| row.remedy.is_none()) {
+            let shared =
+                groups.remedy.iter().find(|remedy| remedy.checks.iter().any(|glob| names(glob, row.id.as_str())));
+            row.remedy = shared.map(|remedy| remedy.text.clone());
+        }
+        Ok(self)
     }
 
     /// Reads catalogue files, given as name and text.
@@ -202,6 +233,11 @@ impl Catalogue {
     }
 }
 
+/// Whether `a.b.*` or a whole id names this check.
+fn names(glob: &str, id: &str) -> bool {
+    glob.strip_suffix('*').map_or(glob == id, |prefix| id.starts_with(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +247,55 @@ mod tests {
         let catalogue = Catalogue::parse(CATALOGUE_FILES.iter().copied()).unwrap();
         assert!(!catalogue.is_empty());
         assert_eq!(catalogue.len(), Catalogue::built_in().len());
+    }
+
+    #[test]
+    fn what_must_and_should_hold_has_a_remedy_and_every_row_says_what_breaks() {
+        let rows = || Catalogue::built_in().rows();
+        let bare: Vec<_> = rows().filter(|row| row.requirement > Requirement::May && row.remedy.is_none()).collect();
+        assert!(bare.is_empty(), "{:?}", bare.iter().map(|row| row.id.as_str()).collect::<Vec<_>>());
+        // "nothing", "nothing ordinary", "nothing since 2.6": nobody learns anything from these.
+        let empty: Vec<_> = rows()
+            .filter(|row| row.breaks.starts_with("nothing") && row.breaks.split_whitespace().count() < 5)
+            .map(|row| row.id.as_str())
+            .collect();
+        assert!(empty.is_empty(), "{empty:?}");
+    }
+
+    #[test]
+    fn every_source_names_a_page_and_no_two_rows_ask_the_same() {
+        let mut titles = BTreeMap::new();
+        for row in Catalogue::built_in().rows() {
+            let vague = |source: &str| !source.starts_with("https://") && source.ends_with('/');
+            let bare = |source: &str| {
+                source.starts_with("Documentation/") || source.ends_with(".rst") && !source.contains(' ')
+            };
+            let wrong: Vec<_> = row.reference.split("; ").filter(|source| vague(source) || bare(source)).collect();
+            assert!(wrong.is_empty(), "{}: {wrong:?}", row.id);
+            let other = titles.insert(&row.title, &row.id);
+            assert_eq!(other, None, "{} has the same title", row.id);
+        }
+    }
+
+    #[test]
+    fn a_remedy_of_its_own_comes_first_and_every_shared_one_is_somebodys() {
+        let own = Catalogue::parse(CATALOGUE_FILES.iter().copied()).unwrap();
+        let all = own.clone().inheriting(GROUPS).unwrap();
+        for row in own.rows() {
+            assert!(row.remedy.is_none() || all.row(&row.id) == Some(row), "{}", row.id);
+        }
+        let groups: Groups = toml::from_str(GROUPS).unwrap();
+        for remedy in groups.remedy {
+            assert!(all.rows().any(|row| row.remedy.as_ref() == Some(&remedy.text)), "{:?}", remedy.checks);
+            for glob in &remedy.checks {
+                assert!(all.rows().any(|row| names(glob, row.id.as_str())), "{glob} names no check");
+            }
+        }
+        let titles: toml::Table = toml::from_str(GROUPS).unwrap();
+        let known: Vec<_> = titles["group"].as_array().unwrap().iter().map(|group| group["id"].as_str()).collect();
+        for row in all.rows() {
+            assert!(known.contains(&row.id.as_str().split('.').next()), "{} is of no group", row.id);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Matrix + selection → [`Plan`]: the cells to run in order, the control cells attribution needs, and what is left out
 //! with the reason. Pure: nothing is started, nothing is looked up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,8 @@ pub struct ControlNames {
     pub scratch: ImageId,
 }
 
+/// How names begin that only control cells have.
+pub(crate) const OWN: &str = "control.";
 /// Name of the engine of [`Role::ControlNative`] cells, where the matrix has no native engine.
 const NATIVE: &str = "control.native";
 /// Name of the engine of [`Role::ControlNoPolicy`] cells.
@@ -102,28 +104,31 @@ pub fn plan(matrix: &Matrix, selection: &Selection, controls: bool) -> Plan {
         images: matrix.images.clone(),
         controls: None,
     };
-    for cell in crate::spec::all_cells(matrix).filter(|cell| selection.matches(cell)) {
+    let labels: BTreeMap<&HostId, _> = matrix.hosts.iter().map(|host| (&host.id, &host.labels)).collect();
+    let selected =
+        |cell: &CellId| selection.matches(cell) && labels.get(&cell.host).is_some_and(|labels| selection.takes(labels));
+    for cell in crate::spec::all_cells(matrix).filter(selected) {
         let excluded = matrix.excludes.iter().find(|exclude| exclude.cells.matches(&cell));
-        match (excluded, lacks(matrix, &cell)) {
+        match (excluded, lacks(matrix, &matrix.engines, &cell)) {
             (Some(exclude), _) => plan.skips.push(Skipped { cell, reason: format!("excluded: {}", exclude.reason) }),
             (None, Some(why)) => plan.skips.push(Skipped { cell, reason: why.to_owned() }),
             (None, None) => plan.cells.push(Planned { cell, role: Role::Cell }),
         }
     }
     if controls {
-        add_controls(&mut plan);
+        add_controls(&mut plan, matrix);
     }
     plan
 }
 
 /// Why a cell cannot be, whatever is installed.
-fn lacks(matrix: &Matrix, cell: &CellId) -> Option<&'static str> {
+fn lacks(matrix: &Matrix, engines: &[EngineSpec], cell: &CellId) -> Option<&'static str> {
     let host = matrix.hosts.iter().find(|host| host.id == cell.host)?;
-    let engine = matrix.engines.iter().find(|engine| engine.id == cell.engine)?;
+    let engine = engines.iter().find(|engine| engine.id == cell.engine)?;
     host.kind.lacks(engine.kind)
 }
 
-fn add_controls(plan: &mut Plan) {
+fn add_controls(plan: &mut Plan, matrix: &Matrix) {
     let asked: BTreeSet<CellId> = plan.cells.iter().map(|planned| planned.cell.clone()).collect();
     let hosts: BTreeSet<HostId> = asked.iter().map(|cell| cell.host.clone()).collect();
     let contained = |cell: &&CellId| !cell.image.is_none();
@@ -151,9 +156,15 @@ fn add_controls(plan: &mut Plan) {
         names = Some(ControlNames { native, no_policy, scratch });
     }
     plan.controls = names;
-    let controls =
-        controls.into_iter().filter(|(_, cell)| !asked.contains(cell)).map(|(role, cell)| Planned { cell, role });
-    plan.cells = controls.chain(std::mem::take(&mut plan.cells)).collect();
+    // What the user excluded is not run for attribution either. A control that cannot be narrows what may be claimed of
+    // that host, and judging sees that it is not there.
+    let left_out: BTreeSet<&CellId> = plan.skips.iter().map(|skipped| &skipped.cell).collect();
+    let wanted = |cell: &CellId| {
+        !asked.contains(cell) && !left_out.contains(cell) && lacks(matrix, &plan.engines, cell).is_none()
+    };
+    let controls: Vec<Planned> =
+        controls.into_iter().filter(|(_, cell)| wanted(cell)).map(|(role, cell)| Planned { cell, role }).collect();
+    plan.cells = controls.into_iter().chain(std::mem::take(&mut plan.cells)).collect();
 }
 
 /// An engine as one declares it with a name and a kind only. The caller knows that the name is valid.
@@ -275,6 +286,31 @@ mod tests {
         assert_eq!(plan.skips.len(), 1);
         assert_eq!(plan.skips[0].reason, "excluded: too old");
         assert!(!names(&plan).contains(&"local:docker:b".to_owned()));
+    }
+
+    #[test]
+    fn a_host_behind_an_endpoint_has_no_cells_and_no_controls_but_those_of_its_engine() {
+        let text = r#"
+            image = [{ name = "a", rootfs = "a" }]
+            host = [{ name = "far", endpoint = "tcp://far:2375" }]
+            engine = [{ name = "docker", kind = "docker" }, { name = "built-in", kind = "built-in" }, { name = "runc", kind = "oci", runtime = "runc" }]
+        "#;
+        let plan = plan(&matrix(text), &everything(), true);
+        assert_eq!(names(&plan), ["far:docker:control.scratch", "far:docker:a"]);
+        let reasons: Vec<_> = plan.skips.iter().map(|skip| (skip.cell.to_string(), skip.reason.as_str())).collect();
+        let why = "an endpoint reaches docker or podman only, not the host they are on";
+        assert_eq!(reasons, [("far:built-in:a".to_owned(), why), ("far:runc:a".to_owned(), why)]);
+    }
+
+    #[test]
+    fn an_excluded_cell_is_no_control_either() {
+        let text = format!(
+            "{SMALL}\nexclude = [{{ cells = '*:docker:b', reason = 'x' }}, {{ cells = '*:native:*', reason = 'no' }}]"
+        );
+        let plan = plan(&matrix(&text), &everything(), true);
+        let skipped: Vec<String> = plan.skips.iter().map(|skip| skip.cell.to_string()).collect();
+        assert_eq!(skipped, ["local:docker:b", "local:native:-"]);
+        assert!(!names(&plan).iter().any(|name| skipped.contains(name)), "{:?}", names(&plan));
     }
 
     #[test]

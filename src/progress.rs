@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::catalog::Catalogue;
-use crate::execute::Event;
+use crate::execute::{Done, Event};
 use crate::id::{CellId, HostId, ImageId};
 use crate::plan::Plan;
 use crate::store::{CellRecord, State};
@@ -24,11 +24,11 @@ pub enum Manner {
 }
 
 /// Shows events until the channel closes.
-pub async fn show(plan: &Plan, manner: Manner, mut events: tokio::sync::mpsc::UnboundedReceiver<Event>) {
+pub async fn show(plan: &Plan, done: &Done, manner: Manner, mut events: tokio::sync::mpsc::UnboundedReceiver<Event>) {
     let mut shown: Box<dyn Show> = match manner {
         Manner::Json => Box::new(Json),
         Manner::Quiet => Box::new(Quiet),
-        Manner::Auto if std::io::stderr().is_terminal() => Box::new(Bars::new(plan)),
+        Manner::Auto if std::io::stderr().is_terminal() => Box::new(Bars::new(plan, done)),
         Manner::Auto => Box::new(Lines::default()),
     };
     while let Some(event) = events.recv().await {
@@ -101,16 +101,18 @@ struct Bars {
     images: BTreeMap<ImageId, ProgressBar>,
     running: BTreeSet<CellId>,
     started: Instant,
+    /// Cells that were done when it started: they say nothing of how fast it goes.
+    before: u64,
 }
 
 /// More bars than this would scroll.
 const MAX_HOST_BARS: usize = 12;
 
 impl Bars {
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: &Plan, done: &Done) -> Self {
         let bars = MultiProgress::new();
         let mut cells: BTreeMap<HostId, u64> = BTreeMap::new();
-        for planned in &plan.cells {
+        for planned in plan.cells.iter().filter(|planned| !done.cells.contains(&planned.cell)) {
             *cells.entry(planned.cell.host.clone()).or_default() += 1;
         }
         let hosts = if cells.len() > 1 && cells.len() <= MAX_HOST_BARS {
@@ -123,18 +125,19 @@ impl Bars {
         } else {
             BTreeMap::new()
         };
+        let before = done.cells.len() as u64;
         let style = style("{prefix:>16.bold} {bar:24.green/dim} {pos}/{len} {elapsed_precise} {wide_msg:.dim}");
         let total = bars.add(ProgressBar::new(0)).with_style(style).with_prefix("cells");
         total.enable_steady_tick(Duration::from_millis(250));
-        Self { bars, total, hosts, images: BTreeMap::new(), running: BTreeSet::new(), started: Instant::now() }
+        Self { bars, total, hosts, images: BTreeMap::new(), running: BTreeSet::new(), started: Instant::now(), before }
     }
 
     fn message(&self) -> String {
         let (done, all) = (self.total.position(), self.total.length().unwrap_or(0));
-        let left = match done {
+        let left = match done.saturating_sub(self.before) {
             0 => String::new(),
-            done => {
-                let each = self.started.elapsed().as_secs_f64() / done as f64;
+            new => {
+                let each = self.started.elapsed().as_secs_f64() / new as f64;
                 format!("{:.0} s left  ", each * (all.saturating_sub(done)) as f64)
             }
         };
@@ -182,7 +185,12 @@ impl Show for Bars {
                 if let Some(bar) = self.hosts.get(&record.cell.host) {
                     bar.inc(1);
                 }
-                if matches!(record.state, State::Broken { .. }) {
+                let went_wrong = match &record.state {
+                    State::Broken { .. } => true,
+                    State::Ran { faults, .. } => !faults.is_empty(),
+                    State::Skipped { .. } => false,
+                };
+                if went_wrong {
                     let _ = self.bars.println(cell_line(record));
                 }
             }
@@ -231,7 +239,7 @@ fn cell_line(record: &CellRecord) -> String {
         State::Ran { probes, faults, .. } => {
             let reported: usize = probes.iter().map(|probe| probe.reported).sum();
             let faults = match faults.first() {
-                Some(fault) => format!(", incomplete: {fault}"),
+                Some(fault) => format!(", incomplete: {fault}{}", help(&fault.hint)),
                 None => String::new(),
             };
             let ms: u64 = record.attempts.iter().map(|attempt| attempt.timing.run_ms).sum();

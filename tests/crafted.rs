@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use abicus::image::{ImageStore, Source, quiet};
+
 /// Where the images are, made once for all tests here.
 static IMAGES: LazyLock<PathBuf> = LazyLock::new(|| {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crafted");
@@ -194,6 +196,35 @@ fn hostile_text_has_everything_that_breaks_readers() {
     assert!(std::str::from_utf8(text).is_err());
     assert!(text.split(|byte| *byte == b'\n').any(|line| line.len() == 1 << 20), "no huge line");
     assert!(text.ends_with(b"\"sa"), "it ends in the middle of a line");
+}
+
+/// Nothing of an image is run to learn this.
+#[test]
+fn what_is_in_the_way_is_a_fact_of_the_image_before_it_runs() {
+    let place = tempfile::tempdir().unwrap();
+    let store = ImageStore::at(place.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let facts = |name: &str| {
+        let (id, source) = (name.parse().unwrap(), Source::Rootfs(IMAGES.join(name)));
+        let opened = store.open(&id, &source, place.path(), "amd64", quiet());
+        runtime.block_on(opened).unwrap().facts
+    };
+    for (image, fact, value) in [
+        ("abi-note", "abi.min_kernel", "99.0.0"),
+        ("abi-note", "abi.min_kernel.of", "libsubject.so"),
+        ("isa-v3", "isa.needed", "x86-64-v3"),
+        ("isa-v4", "isa.needed", "x86-64-v4"),
+        ("isa-v4", "isa.needed.of", "libsubject.so"),
+        ("exec-stack", "stack.executable", "libsubject.so"),
+        ("exec-stack-dlopen", "stack.executable", "libsubject.so"),
+        ("i386", "arch", "386"),
+        ("wrong-arch", "arch", "arm64"),
+        ("no-loader", "loader.missing", "yes"),
+    ] {
+        let (facts, good) = (facts(image), facts("good"));
+        assert_eq!(facts.get(fact).map(String::as_str), Some(value), "{image}: {facts:#?}");
+        assert_ne!(facts.get(fact), good.get(fact), "{fact}: the control has it too");
+    }
 }
 
 #[test]

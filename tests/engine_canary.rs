@@ -1,7 +1,7 @@
 //! What canaries prove, with every runtime under every engine of this machine: a private dockerd with runc, crun and runsc,
 //! podman of root and of an ordinary user, the runtimes by themselves, and commands that are none.
 //!
-//! Root, dockerd, podman, runc, crun, runsc, bubblewrap and systemd-nspawn are needed; what is absent fails the test.
+//! Root, dockerd, podman, runc, crun, runsc, youki, bubblewrap and systemd-nspawn are needed; what is absent fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;
@@ -54,21 +54,12 @@ impl Place {
     }
 }
 
-fn is_installed(program: &str) -> bool {
-    let found = std::path::Path::new("/usr/local/bin").join(program).exists();
-    if !found {
-        println!("not looked at: {program} is not in /usr/local/bin");
-    }
-    found
-}
-
-/// The runtime, and nothing ignored but the profile, which gVisor has no use for and youki is often built without.
+/// The runtime, and nothing ignored but the profile, which gVisor has no use for.
 fn assert_proved(name: &str, facts: &Facts) {
     assert_eq!(runtime(facts), name, "{facts:#?}");
     let ignored: Vec<&str> = facts.keys().filter_map(|name| name.strip_prefix("engine.ignored.")).collect();
     match name {
         "runsc" => assert_eq!(ignored, ["seccomp"], "{facts:#?}"),
-        "youki" => assert!(ignored.is_empty() || ignored == ["seccomp"], "{facts:#?}"),
         _ => assert_eq!(ignored, [""; 0], "{facts:#?}"),
     }
 }
@@ -153,9 +144,7 @@ async fn what_rootless_podman_takes_and_ignores_is_found_out() {
 #[tokio::test]
 async fn commands_are_proved_as_daemons_are() {
     let place = Place::new();
-    // youki is no package of Debian's: `cargo install youki` brings it.
-    let youki = is_installed("youki").then_some("youki");
-    for name in ["runc", "crun", "runsc"].into_iter().chain(youki) {
+    for name in ["runc", "crun", "runsc", "youki"] {
         let engine = place.command(CommandKind::Oci, name, "");
         let facts = place.prove(&engine, EngineKind::Oci, Some(name), "").await;
         assert_proved(name, &facts);
@@ -163,6 +152,7 @@ async fn commands_are_proved_as_daemons_are() {
     for (kind, spec, program) in [
         (CommandKind::Oci, EngineKind::Oci, "runc"),
         (CommandKind::Oci, EngineKind::Oci, "crun"),
+        (CommandKind::Oci, EngineKind::Oci, "youki"),
         (CommandKind::Bubblewrap, EngineKind::Bubblewrap, "bwrap"),
         (CommandKind::Nspawn, EngineKind::Nspawn, "systemd-nspawn"),
     ] {

@@ -107,10 +107,30 @@ async fn a_daemon_that_does_not_see_our_files_is_given_the_payload_and_the_hosts
         let said = says(&engine, &bench, &image, LOOPBACK).await;
         assert!(said.contains("localhost") && said.contains("pong\n"), "{text}: {said}");
         let mounts =
-            says(&engine, &bench, &image, "B=/.abicus/busybox; $B mkdir -p /p && $B mount -t proc p /p; $B ls /").await;
-        assert!(!mounts.is_empty());
+            says(&engine, &bench, &image, "B=/.abicus/busybox; $B mkdir -p /p && $B mount -t proc p /p; $B ls -A /")
+                .await;
+        assert!(mounts.contains(".abicus"), "{text}: {mounts}");
+        assert_eq!(files_of(&daemon, &image.0), "", "{text}: the image was not left alone");
         assert_eq!(engine.sweep(Some(&bench.run)).await.unwrap(), Vec::<String>::new());
     }
+}
+
+/// What is in an image, as the daemon itself hands it over: engines add what every container has.
+fn files_of(daemon: &Daemon, image: &str) -> String {
+    let docker = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("docker");
+        command.arg("-H").arg(format!("unix://{}", daemon.socket.display())).args(arguments).output().unwrap().stdout
+    };
+    let saved = docker(&["save", image]);
+    assert!(!saved.is_empty(), "docker save {image}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("saved.tar");
+    std::fs::write(&path, saved).unwrap();
+    let list = "tar -xf \"$1\" -C \"$2\" && find \"$2\" -name layer.tar -exec tar -tf {} \\;";
+    let listed =
+        std::process::Command::new("sh").args(["-ec", list, "sh"]).arg(&path).arg(dir.path()).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    String::from_utf8(listed.stdout).unwrap()
 }
 
 #[tokio::test]

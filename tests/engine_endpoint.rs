@@ -9,101 +9,31 @@ mod engine_support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use abicus::engine::container::{ContainerEngine, Endpoint, Environment, Kind, Tls};
 use abicus::engine::{Engine, EngineOptions};
 use abicus::fault::{Fault, Phase};
-use engine_support::{BUSYBOX, Bench, Daemon, engine, options, says, with_runtime};
-
-fn openssl(dir: &Path, line: &str) {
-    let done =
-        Command::new("openssl").args(line.split_whitespace()).current_dir(dir).output().expect("openssl is installed");
-    assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// `<name>.pem` and `<name>-key.pem`, signed by `<authority>`; a negative number of days is over.
-fn certificate(dir: &Path, name: &str, authority: &str, days: i32) {
-    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n").unwrap();
-    openssl(
-        dir,
-        &format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}-key.pem -out csr -subj /CN={name}"
-        ),
-    );
-    openssl(
-        dir,
-        &format!(
-            "x509 -req -in csr -CA {authority}.pem -CAkey {authority}-key.pem -CAcreateserial -days {days} -extfile san -out {name}.pem"
-        ),
-    );
-}
-
-fn authority(dir: &Path, name: &str) {
-    openssl(
-        dir,
-        &format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}-key.pem -out {name}.pem -subj /CN={name} -days 2"
-        ),
-    );
-}
+use engine_support::remote::{Remote, authority, certificate, context};
+use engine_support::{Bench, engine, options, says, with_runtime};
 
 fn tls(dir: &Path, ca: &str, client: &str) -> Tls {
     let pem = |name: String| dir.join(format!("{name}.pem"));
     Tls { ca: pem(ca.to_owned()), cert: pem(client.to_owned()), key: pem(format!("{client}-key")) }
 }
 
-/// A dockerd that wants client certificates, in a network namespace of its own, and a port on this side of it.
-struct Remote {
-    daemon: Daemon,
-    port: u16,
+fn client(remote: &Remote, host: &str, tls: Option<Tls>) -> ContainerEngine {
+    let address = format!("{host}:{}", remote.port);
+    with_runtime(Kind::Docker, Endpoint::Tcp { address, tls }, None, options(""))
 }
 
-impl Remote {
-    fn new(dir: &Path, certificates: &Path, server: &str) -> Self {
-        let c = certificates.display();
-        let certificate = [
-            format!("--tlscacert={c}/ca.pem"),
-            format!("--tlscert={c}/{server}.pem"),
-            format!("--tlskey={c}/{server}-key.pem"),
-        ];
-        let mut extra = vec!["-H", "tcp://127.0.0.1:2376", "--tlsverify"];
-        extra.extend(certificate.iter().map(String::as_str));
-        let daemon = Daemon::docker(dir, "/bin/busybox ifconfig lo up;", &extra);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let pid = daemon.child.id().to_string();
-        // Ends with the test's process; each connection crosses into the namespace by a process of its own.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let back = OwnedFd::from(stream.try_clone().unwrap());
-                let mut relay = Command::new("nsenter")
-                    .args(["-t", &pid, "-n", BUSYBOX, "nc", "127.0.0.1", "2376"])
-                    .stdin(OwnedFd::from(stream))
-                    .stdout(back)
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .expect("nsenter is installed");
-                std::thread::spawn(move || relay.wait());
-            }
-        });
-        Self { daemon, port }
-    }
-
-    fn engine(&self, host: &str, tls: Option<Tls>) -> ContainerEngine {
-        let address = format!("{host}:{}", self.port);
-        with_runtime(Kind::Docker, Endpoint::Tcp { address, tls }, None, options(""))
-    }
-
-    async fn refuses(&self, host: &str, tls: Option<Tls>, hint: &str) {
-        let fault = self.engine(host, tls).fingerprint().await.unwrap_err();
-        assert!(fault.phase == Phase::Engine && fault.hint.as_deref().is_some_and(|h| h.contains(hint)), "{fault:?}");
-    }
+async fn refuses(remote: &Remote, host: &str, tls: Option<Tls>, hint: &str) {
+    let fault = client(remote, host, tls).fingerprint().await.unwrap_err();
+    assert!(fault.phase == Phase::Engine && fault.hint.as_deref().is_some_and(|h| h.contains(hint)), "{fault:?}");
 }
 
 #[tokio::test]
@@ -120,39 +50,30 @@ async fn tls_works_with_the_right_certificates_and_every_wrong_one_is_named() {
     certificate(&dir, "client-other", "other", 1);
 
     let remote = Remote::new(&bench.dir().join("docker"), &dir, "server");
-    let engine = remote.engine("127.0.0.1", Some(tls(&dir, "ca", "client")));
+    let engine = client(&remote, "127.0.0.1", Some(tls(&dir, "ca", "client")));
     let image = engine.prepare(&bench.scratch()).await.unwrap();
     let said = says(&engine, &bench, &image, "echo over TLS; /.abicus/busybox cat /etc/hosts").await;
     assert!(said.starts_with("over TLS\n") && said.contains("localhost"), "{said}");
 
-    remote.refuses("127.0.0.1", Some(tls(&dir, "ca", "client-other")), "refused our certificate").await;
-    remote.refuses("127.0.0.1", Some(tls(&dir, "ca", "client-old")), "expired").await;
-    remote.refuses("127.0.0.1", Some(tls(&dir, "other", "client")), "another authority than `ca`").await;
-    remote.refuses("localhost", Some(tls(&dir, "ca", "client")), "for another name").await;
-    remote.refuses("127.0.0.1", None, "wants TLS").await;
-    let missing = remote.engine("127.0.0.1", Some(Tls::in_dir(&dir.join("nowhere")))).fingerprint().await.unwrap_err();
+    refuses(&remote, "127.0.0.1", Some(tls(&dir, "ca", "client-other")), "refused our certificate").await;
+    refuses(&remote, "127.0.0.1", Some(tls(&dir, "ca", "client-old")), "expired").await;
+    refuses(&remote, "127.0.0.1", Some(tls(&dir, "other", "client")), "another authority than `ca`").await;
+    refuses(&remote, "localhost", Some(tls(&dir, "ca", "client")), "for another name").await;
+    refuses(&remote, "127.0.0.1", None, "wants TLS").await;
+    let missing =
+        client(&remote, "127.0.0.1", Some(Tls::in_dir(&dir.join("nowhere")))).fingerprint().await.unwrap_err();
     assert!(missing.cause.contains("nowhere/ca.pem"), "{missing:?}");
 
-    context(&bench, &dir, remote.port).await;
+    contexts(&bench, &dir, remote.port).await;
     drop(remote.daemon);
 
     let old = Remote::new(&bench.dir().join("docker-old"), &dir, "server-old");
-    old.refuses("127.0.0.1", Some(tls(&dir, "ca", "client")), "has expired").await;
+    refuses(&old, "127.0.0.1", Some(tls(&dir, "ca", "client")), "has expired").await;
 }
 
-/// A context as `docker context create` writes it: <https://docs.docker.com/engine/manage-resources/contexts/>.
-async fn context(bench: &Bench, certificates: &Path, port: u16) {
+async fn contexts(bench: &Bench, certificates: &Path, port: u16) {
     let config = bench.dir().join("docker-config");
-    let id = sha256_of("rack").expect("sha256sum is installed");
-    let (meta, keys) = (config.join("contexts/meta").join(&id), config.join("contexts/tls").join(&id).join("docker"));
-    std::fs::create_dir_all(&meta).unwrap();
-    std::fs::create_dir_all(&keys).unwrap();
-    let endpoint =
-        format!(r#"{{"Name":"rack","Metadata":{{}},"Endpoints":{{"docker":{{"Host":"tcp://127.0.0.1:{port}"}}}}}}"#);
-    std::fs::write(meta.join("meta.json"), endpoint).unwrap();
-    for (from, to) in [("ca", "ca"), ("client", "cert"), ("client-key", "key")] {
-        std::fs::copy(certificates.join(format!("{from}.pem")), keys.join(format!("{to}.pem"))).unwrap();
-    }
+    context(&config, "rack", &format!("tcp://127.0.0.1:{port}"), Some((certificates, "client")));
     let at = |name: &str| {
         let environment = Environment { docker_config: Some(config.clone()), ..Environment::default() };
         let endpoint = Endpoint::Context(name.to_owned());
@@ -167,13 +88,6 @@ async fn context(bench: &Bench, certificates: &Path, port: u16) {
     let environment = Environment { docker_config: Some(config.clone()), ..Environment::default() };
     let current = ContainerEngine::new(Kind::Docker, Endpoint::Default, None, EngineOptions::default(), environment);
     assert_eq!(current.unwrap().fingerprint().await.unwrap()["engine.kind"], "docker");
-}
-
-fn sha256_of(text: &str) -> Option<String> {
-    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
-    child.stdin.take()?.write_all(text.as_bytes()).ok()?;
-    let output = child.wait_with_output().ok()?;
-    Some(String::from_utf8(output.stdout).ok()?.split_whitespace().next()?.to_owned())
 }
 
 async fn fault_at(socket: &Path) -> Fault {

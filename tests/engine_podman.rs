@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use abicus::engine::container::{ContainerEngine, Endpoint, Kind};
 use abicus::engine::{Ended, Engine};
 use abicus::fault::Phase;
-use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, show, with_runtime};
+use engine_support::{Bench, Daemon, LOOPBACK, engine, options, says, show, signal_to, with_runtime};
 
 /// A service abicus starts itself, with runc: crun refuses some hosts' cgroups.
 fn own(runtime: &str, text: &str) -> ContainerEngine {
@@ -139,4 +139,43 @@ async fn podman_is_not_taken_for_docker() {
     let service = Daemon::podman(&bench.dir().join("podman"), &[]);
     let fault = engine(Kind::Docker, &service.socket, options("")).fingerprint().await.unwrap_err();
     assert!(fault.cause.contains("is podman, not docker"), "{fault:?}");
+}
+
+/// Over TCP nothing can be learned of the process that serves, and it may be the root of a container or of a machine that
+/// was made hard.
+#[tokio::test]
+async fn a_far_service_that_cannot_raise_limits_is_named_with_the_option_that_helps() {
+    let bench = Bench::new();
+    let dir = bench.dir().join("podman");
+    std::fs::create_dir_all(&dir).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Files far fewer than the million that podman asks for.
+    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; ulimit -n 4096; exec setpriv --bounding-set -sys_resource \
+         podman --runtime runc --root \"$0/root\" --runroot \"$0/run\" system service --time 0 \"tcp://127.0.0.1:$1\"";
+    let mut service = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", script])
+        .args([dir.as_os_str(), port.to_string().as_ref()])
+        .spawn()
+        .unwrap();
+    let make = |text: &str| {
+        let endpoint = Endpoint::Tcp { address: format!("127.0.0.1:{port}"), tls: None };
+        with_runtime(Kind::Podman, endpoint, None, options(text))
+    };
+    let began = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it does not listen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = make("");
+    let image = refused.prepare(&bench.scratch()).await.unwrap();
+    let attempt = refused.run(&bench.sh("true"), &image).await;
+    let fault = attempt.ended.clone().expect_err("it could raise them");
+    let helped = make("ulimits = { nofile = { soft = 1024, hard = 4096 }, nproc = { soft = 1024, hard = 1024 } }");
+    let image = helped.prepare(&bench.scratch()).await.unwrap();
+    let other = helped.run(&bench.sh("true"), &image).await;
+    helped.sweep_cache().await.unwrap();
+    signal_to(service.id(), "TERM");
+    service.wait().unwrap();
+    assert!(fault.phase == Phase::Start && fault.hint.as_deref().is_some_and(|h| h.contains("`ulimits`")), "{fault:?}");
+    assert_eq!(other.ended, Ok(Ended::Exit(0)), "{}", show(&other));
 }

@@ -56,6 +56,37 @@ fn by_hand(dir: &Path, words: &Value) -> Value {
     serde_json::from_str(line).unwrap()
 }
 
+/// The id of the run that `last` is.
+fn said_run(dir: &Path) -> String {
+    let runs = std::fs::read_dir(dir.join("reports")).unwrap().map(|entry| entry.unwrap().file_name());
+    runs.map(|name| name.into_string().unwrap()).max().unwrap()
+}
+
+/// A second run in which the filter lets the call through, and controls are left out: the first is its baseline.
+fn compared(dir: &Path, first: &str) {
+    let cell = "local:docker:explained";
+    std::fs::write(dir.join("refuses.json"), PROFILE.replace("mbind", "move_pages")).unwrap();
+    let run = abicus(dir, &["run", "--quiet", "--no-controls", "--cells", cell]);
+    assert!(run.status.success(), "{}", text(&run));
+    let told = abicus(dir, &["explain", cell, CHECK, "--baseline", first, "--format", "json"]);
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap_or_else(|_| panic!("{}", text(&told)));
+    let check = &told["checks"][0];
+    assert!(check["says"].as_str().unwrap().starts_with("pass: "), "{told:#}");
+    let baseline = &check["baseline"];
+    assert_eq!(baseline["place"], format!("baseline {first}"));
+    assert_eq!(baseline["cell"], cell);
+    assert!(baseline["says"].as_str().unwrap().contains("EPERM by the seccomp filter"), "{baseline:#}");
+    // What fails here has no control that could tell whose it is, and that is said.
+    let moved = abicus(dir, &["explain", cell, "syscall.move_pages", "--format", "json"]);
+    let moved: Value = serde_json::from_slice(&moved.stdout).unwrap();
+    assert_eq!(moved["checks"][0]["unanswered"], serde_json::json!(["the run had no control cells"]), "{moved:#}");
+    // The first run is the last again.
+    let second = said_run(dir);
+    assert_ne!(second, first);
+    std::fs::remove_dir_all(dir.join("reports").join(second)).unwrap();
+    std::fs::write(dir.join("refuses.json"), PROFILE).unwrap();
+}
+
 #[test]
 fn a_failure_is_explained_can_be_seen_by_hand_and_waived() {
     let dir = tempfile::tempdir().unwrap();
@@ -79,6 +110,14 @@ fn a_failure_is_explained_can_be_seen_by_hand_and_waived() {
     assert_eq!(native["checks"][0]["layers"], serde_json::json!([]));
     assert_eq!(by_hand(dir, &native["by_hand"])["filter"], "allow");
 
+    // What differs from it in one thing only, and passes.
+    let told = explained(dir, "local:docker:explained");
+    let near = told["checks"][0]["neighbours"].as_array().unwrap();
+    let places: Vec<&str> = near.iter().map(|cell| cell["place"].as_str().unwrap()).collect();
+    assert!(places.contains(&"local:built-in:explained") && places.contains(&"local:podman:explained"), "{places:?}");
+    assert!(near.iter().all(|cell| cell["says"].as_str().unwrap().starts_with("fail: ")), "{near:?}");
+    assert_eq!(told["checks"][0]["unanswered"], serde_json::json!([]), "every control answered: {told:#}");
+
     let said = text(&abicus(dir, &["explain", "local:docker:explained", CHECK]));
     for words in
         ["layer        engine, because", "seccomp-rule: the seccomp filter answers EPERM to mbind", "docker run --rm"]
@@ -87,6 +126,9 @@ fn a_failure_is_explained_can_be_seen_by_hand_and_waived() {
     }
     let wrong = abicus(dir, &["explain", "local:docker:explainde"]);
     assert!(text(&wrong).contains("did you mean `local:docker:explained`?"), "{}", text(&wrong));
+
+    let first = said_run(dir);
+    compared(dir, &first);
 
     let waive = |what: &[&str]| {
         let arguments = [&["waive"], what, &["--reason", "known", "--until", "2999-12-31"]].concat();

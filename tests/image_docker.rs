@@ -1,4 +1,4 @@
-//! Images that a real docker made, compared with what docker itself makes of them: `cargo test -- --ignored`.
+//! Images that a real docker made, compared with what docker itself makes of them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod image_support;
@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abicus::image::{Source, tree_tar};
 use image_support::{Bench, awkward_tree, listing, run, tree};
@@ -27,7 +28,9 @@ struct Tag(String);
 
 impl Tag {
     fn new(what: &str) -> Self {
-        Self(format!("abicus-test-{what}:{}", std::process::id()))
+        // Two tests of this program may make the same at once.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Self(format!("abicus-test-{what}:{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
@@ -79,13 +82,12 @@ fn export(tag: &Tag, into: &Path) {
 }
 
 #[test]
-#[ignore = "needs docker and root"]
 fn four_layers_become_the_tree_that_docker_exports() {
     let (bench, context) = (Bench::new(), tempfile::tempdir().unwrap());
     let tag = torture(context.path());
     let saved = bench.dir.path().join("saved.tar");
     run("docker", &["save", "-o", saved.to_str().unwrap(), &tag.0]);
-    let image = bench.open(&Source::Archive(saved)).unwrap();
+    let image = bench.open(&Source::Archive { path: saved, tag: None }).unwrap();
     let exported = context.path().join("exported");
     export(&tag, &exported);
     assert_eq!(listing(&exported.join("t")), listing(&tree(&image).join("t")));
@@ -95,7 +97,6 @@ fn four_layers_become_the_tree_that_docker_exports() {
 }
 
 #[test]
-#[ignore = "needs docker and root"]
 fn docker_imports_the_tar_of_a_tree_and_saves_the_same_image() {
     let (bench, source) = (Bench::new(), tempfile::tempdir().unwrap());
     fs::create_dir(source.path().join("t")).unwrap();
@@ -110,14 +111,13 @@ fn docker_imports_the_tar_of_a_tree_and_saves_the_same_image() {
     assert!(import.wait().unwrap().success());
     let saved = bench.dir.path().join("saved.tar");
     run("docker", &["save", "-o", saved.to_str().unwrap(), &tag.0]);
-    let again = bench.open(&Source::Archive(saved)).unwrap();
+    let again = bench.open(&Source::Archive { path: saved, tag: None }).unwrap();
     assert_eq!(listing(&source.path().join("t")), listing(&tree(&again).join("t")));
     let layers = run("docker", &["image", "inspect", "-f", "{{index .RootFS.Layers 0}}", &tag.0]);
     assert_eq!(layers.trim(), image.digest, "docker calls the one layer by the digest we gave the tree");
 }
 
 #[test]
-#[ignore = "needs docker, skopeo and root"]
 fn an_image_is_the_same_tree_however_skopeo_stores_it() {
     let (bench, context) = (Bench::new(), tempfile::tempdir().unwrap());
     let tag = torture(context.path());
@@ -138,12 +138,12 @@ fn an_image_is_the_same_tree_however_skopeo_stores_it() {
         ],
     );
     run("skopeo", &["copy", "-q", &from, &format!("oci-archive:{}:one", archive.display())]);
-    let direct = bench.open(&Source::Archive(saved)).unwrap();
+    let direct = bench.open(&Source::Archive { path: saved, tag: None }).unwrap();
     let by_layout = bench.open(&Source::Layout { path: layout.clone(), tag: Some("one".to_owned()) }).unwrap();
     let by_zstd = bench.open(&Source::Layout { path: layout, tag: Some("two".to_owned()) }).unwrap();
     assert_eq!(direct.digest, by_zstd.digest);
     assert_ne!(by_layout.facts["manifest.digest"], by_zstd.facts["manifest.digest"], "they are stored differently");
-    let by_archive = bench.open(&Source::Archive(archive)).unwrap();
+    let by_archive = bench.open(&Source::Archive { path: archive, tag: None }).unwrap();
     assert_eq!(direct.digest, by_layout.digest);
     assert_eq!(direct.digest, by_archive.digest);
     assert_eq!(direct.content, by_layout.content);

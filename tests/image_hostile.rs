@@ -345,11 +345,14 @@ fn what_a_saved_image_names_is_looked_up_in_the_archive_only() {
         let manifest = format!("[{{\"Config\":\"c.json\",\"RepoTags\":null,\"Layers\":[\"{layer}\"]}}]");
         let config = "{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:".to_owned() + &"0".repeat(64) + "\"]}}";
         let tape = Tape::new().file("c.json", &config).symlink("alias", &outside).file("manifest.json", &manifest);
-        let fault = bench.open(&Source::Archive(bench.write("a.tar", &tape.end()))).map(|_| ()).unwrap_err();
+        let fault = bench
+            .open(&Source::Archive { path: bench.write("a.tar", &tape.end()), tag: None })
+            .map(|_| ())
+            .unwrap_err();
         assert!(fault.cause.contains("has no file"), "{layer}: {fault}");
     }
     let circle = Tape::new().symlink("manifest.json", "b").symlink("b", "manifest.json").end();
-    assert!(bench.open(&Source::Archive(bench.write("a.tar", &circle))).is_err());
+    assert!(bench.open(&Source::Archive { path: bench.write("a.tar", &circle), tag: None }).is_err());
 }
 
 #[test]
@@ -393,7 +396,8 @@ fn indexes_in_indexes_without_end_are_refused() {
 fn a_manifest_larger_than_any_is_refused_unread() {
     let bench = Bench::new();
     let tape = Tape::new().raw(b'0', "manifest.json", "", &vec![b' '; 5 << 20], |_| {});
-    let fault = bench.open(&Source::Archive(bench.write("a.tar", &tape.end()))).map(|_| ()).unwrap_err();
+    let fault =
+        bench.open(&Source::Archive { path: bench.write("a.tar", &tape.end()), tag: None }).map(|_| ()).unwrap_err();
     assert!(fault.cause.contains("`manifest.json` of 5242880 bytes"), "{fault}");
 }
 
@@ -418,9 +422,10 @@ fn a_saved_image_whose_layer_was_exchanged_is_refused() {
     let at = archive.windows(good.len()).position(|window| window == good.as_slice()).unwrap();
     let mut exchanged = archive.clone();
     exchanged[at..at + bad.len()].copy_from_slice(&bad);
-    let fault = bench.open(&Source::Archive(bench.write("a.tar", &exchanged))).map(|_| ()).unwrap_err();
+    let fault =
+        bench.open(&Source::Archive { path: bench.write("a.tar", &exchanged), tag: None }).map(|_| ()).unwrap_err();
     assert!(fault.cause.contains(&format!("sha256:{} was promised", hex(&good))), "{fault}");
     let trees = fs::read_dir(bench.dir.path().join("cache/trees")).unwrap().count();
     assert_eq!(trees, 0, "nothing of it is kept");
-    bench.open(&Source::Archive(bench.write("a.tar", &archive))).unwrap();
+    bench.open(&Source::Archive { path: bench.write("a.tar", &archive), tag: None }).unwrap();
 }

@@ -207,7 +207,9 @@ fn a_saved_image_has_the_digest_of_its_chain_and_tells_what_it_is() {
     assert_eq!(image.facts["created"], "2020-02-02T02:02:02Z");
     assert_eq!((image.facts["arch"].as_str(), image.facts["size"].as_str()), ("amd64", "2"));
     assert_eq!(image.facts["libc.kind"], "none");
-    let compressed = bench.open(&Source::Archive(bench.write("saved.tar.gz.tar", &gzip(&saved(&layers))))).unwrap();
+    let compressed = bench
+        .open(&Source::Archive { path: bench.write("saved.tar.gz.tar", &gzip(&saved(&layers))), tag: None })
+        .unwrap();
     assert_eq!(compressed.facts, image.facts);
     assert_eq!(compressed.content, image.content);
 }
@@ -222,12 +224,15 @@ fn an_archive_of_several_images_needs_a_tag_and_says_which_there_are() {
         Tape::new().file("c.json", &config).raw(b'0', "l.tar", "", &layer, |_| {}).file("manifest.json", &manifest);
     let bench = Bench::new();
     let path = bench.write("two.tar", &tape.end());
-    let (cause, hint) = fault(bench.open(&Source::Archive(path.clone())));
+    let (cause, hint) = fault(bench.open(&Source::Archive { path: path.clone(), tag: None }));
     assert!(cause.contains("holds 2 images") && hint.contains("thing:one"), "{cause} {hint}");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let id = "x".parse().unwrap();
     let store = bench.store();
-    let open = |tag| runtime.block_on(store.open_archive(&id, &path, Some(tag), "amd64", quiet()));
+    let open = |tag: &str| {
+        let source = Source::Archive { path: path.clone(), tag: Some(tag.to_owned()) };
+        runtime.block_on(store.open(&id, &source, Path::new("/"), "amd64", quiet()))
+    };
     assert_eq!(names(&open("thing:two").unwrap()), ["two"]);
     let (cause, hint) = fault(open("thing:three"));
     assert!(cause.contains("no image with tag `thing:three`") && hint.contains("thing:one"), "{cause} {hint}");
@@ -241,7 +246,10 @@ fn links_between_layers_of_an_old_saved_image_are_followed() {
     let tape = Tape::new().file("manifest.json", manifest).file("./c.json", &config);
     let tape = tape.symlink("x/layer.tar", "../y/layer.tar").raw(b'0', "y/layer.tar", "", &layer, |_| {});
     let bench = Bench::new();
-    assert_eq!(names(&bench.open(&Source::Archive(bench.write("old.tar", &tape.end()))).unwrap()), ["a"]);
+    assert_eq!(
+        names(&bench.open(&Source::Archive { path: bench.write("old.tar", &tape.end()), tag: None }).unwrap()),
+        ["a"]
+    );
 }
 
 #[test]
@@ -281,7 +289,7 @@ fn a_layout_is_read_by_tag_and_by_platform() {
     fs::remove_file(dir.path().join("index.json")).unwrap();
     oci.write_index(&[oci.image(&layer("single"), "amd64", gzip, "")]);
     image_support::run("tar", &["-cf", tar.to_str().unwrap(), "-C", dir.path().to_str().unwrap(), "."]);
-    assert_eq!(names(&bench.open(&Source::Archive(tar)).unwrap()), ["single"]);
+    assert_eq!(names(&bench.open(&Source::Archive { path: tar, tag: None }).unwrap()), ["single"]);
 }
 
 #[test]
@@ -317,7 +325,7 @@ fn what_is_not_there_or_not_that_kind_of_thing_is_said_with_advice() {
     let (cause, hint) = fault(bench.open(&Source::Rootfs("missing/tree".into())));
     assert!(cause.contains("missing/tree` is not there") && hint.contains("relative to the file"), "{cause} {hint}");
     let rootfs = bench.write("r.tar", &Tape::new().dir("etc").file("etc/x", "").end());
-    let (cause, hint) = fault(bench.open(&Source::Archive(rootfs)));
+    let (cause, hint) = fault(bench.open(&Source::Archive { path: rootfs, tag: None }));
     assert!(cause.contains("neither manifest.json nor index.json") && hint.contains("rootfs"), "{cause} {hint}");
     let (cause, hint) = fault(bench.rootfs(&saved(&[Tape::new().file("a", "").end()])));
     assert!(cause.contains("archive of layers") && hint.contains("archive ="), "{cause} {hint}");
@@ -329,7 +337,7 @@ fn what_is_not_there_or_not_that_kind_of_thing_is_said_with_advice() {
     let windows = "{\"os\":\"windows\",\"rootfs\":{\"diff_ids\":[]}}";
     let manifest = "[{\"Config\":\"c.json\",\"RepoTags\":null,\"Layers\":[]}]";
     let tape = Tape::new().file("c.json", windows).file("manifest.json", manifest).end();
-    let (cause, _) = fault(bench.open(&Source::Archive(bench.write("w.tar", &tape))));
+    let (cause, _) = fault(bench.open(&Source::Archive { path: bench.write("w.tar", &tape), tag: None }));
     assert!(cause.contains("operating system `windows`"), "{cause}");
 }
 
@@ -389,7 +397,10 @@ fn one_image_opened_many_times_at_once_is_unpacked_once() {
             let (store, archive, progress) = (bench.store(), archive.clone(), progress.clone());
             runtime.spawn(async move {
                 let id = "x".parse().unwrap();
-                store.open(&id, &Source::Archive(archive), Path::new("/"), "amd64", progress).await.unwrap()
+                store
+                    .open(&id, &Source::Archive { path: archive, tag: None }, Path::new("/"), "amd64", progress)
+                    .await
+                    .unwrap()
             })
         })
         .collect();
@@ -413,7 +424,7 @@ fn an_image_nobody_waits_for_any_more_leaves_nothing_behind() {
     });
     runtime.block_on(async {
         let id = "x".parse().unwrap();
-        let source = Source::Archive(archive);
+        let source = Source::Archive { path: archive, tag: None };
         let open = store.open(&id, &source, Path::new("/"), "amd64", slow);
         let dropped = tokio::time::timeout(std::time::Duration::from_millis(150), open).await;
         assert!(dropped.is_err(), "it was done before it could be dropped");

@@ -1,14 +1,25 @@
 //! The kernel probe against situations that are made here: filters, deadlines, children left behind.
+//!
+//! Needs strace, util-linux, QEMU, busybox-static and a kernel that apt downloads once. What is absent fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_arch = "x86_64")]
 
+#[path = "probe_support/guest.rs"]
+mod guest;
 mod probe_support;
+#[path = "probe_support/ways.rs"]
+mod ways;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, both, filter, free, hung, jailed, kernel, rule, surroundings};
+use abicus::catalog::Catalogue;
+use guest::Guest;
+use probe_support::{
+    Action, ENOSYS, EPERM, Rule, Seen, both, filter, foreign, free, hung, jailed, kernel, rule, surroundings,
+};
+use ways::Ways;
 
 const KEYCTL: u32 = 250;
 const CLONE3: u32 = 435;
@@ -65,6 +76,40 @@ fn presence_agrees_with_the_symbols_of_the_kernel() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The kernel's headers are something nobody here wrote either: each call they number is a row of the table, by this number. Of
+/// several that are installed the newest, which has the highest number, counts.
+#[test]
+fn the_table_has_every_number_of_the_newest_headers_installed() {
+    let found =
+        Command::new("find").args(["/usr/include", "/usr/local", "/opt", "-name", "unistd_64.h"]).output().unwrap();
+    let read = |path: &str| -> BTreeMap<u32, String> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let calls = text.lines().filter_map(|line| line.strip_prefix("#define __NR_")?.split_once(' '));
+        calls.map(|(name, number)| (number.trim().parse().unwrap(), name.to_owned())).collect()
+    };
+    let headers: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(read).collect();
+    let newest = headers.into_iter().filter(|header| header.get(&59).is_some_and(|name| name == "execve"));
+    let newest = newest.max_by_key(|header| header.keys().last().copied()).expect("the package linux-libc-dev");
+    assert!(newest.len() > 350, "{newest:?}");
+    let numbers = include_str!("../probes/rt/nr_x86_64.rs");
+    let ours: BTreeMap<u32, String> = numbers
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.trim_end_matches(';').split_once(": usize = "))
+        .map(|(name, number)| (number.parse().unwrap(), name.to_lowercase()))
+        .collect();
+    let wrong: Vec<_> = newest.iter().filter(|(number, name)| ours.get(number) != Some(*name)).collect();
+    assert!(wrong.is_empty(), "not in the table, or by another name: {wrong:?}");
+    // The other way round: what they do not have is newer than they are, or was given a number below the last.
+    let last = *newest.keys().last().unwrap();
+    let more: Vec<_> =
+        ours.range(..=last).filter(|(number, _)| !newest.contains_key(number)).map(|row| row.1).collect();
+    assert!(more.iter().all(|name| ["uretprobe", "uprobe"].contains(&name.as_str())), "{more:?} in no header");
+    // Each is asked, whatever its number.
+    let asked = free(&["--only", "syscall."]).checks();
+    let silent: Vec<_> = ours.values().filter(|name| !asked.contains_key(&format!("syscall.{name}"))).collect();
+    assert!(silent.is_empty(), "numbered and not asked: {silent:?}");
+}
+
 #[test]
 fn without_a_filter_everything_is_allowed() {
     let seen = free(&["--only", "syscall.", "--only", "filter."]);
@@ -116,8 +161,7 @@ fn every_row_can_be_seen_refused() {
 }
 
 /// The same of what is asked by arguments.
-#[test]
-fn every_variant_can_be_seen_refused() {
+fn refusals_of_variants() -> Vec<Rule> {
     const CLONES: [u32; 5] = [0x3d_0f00, 0x1000_0011, 0x2_0011, 0x2000_0011, 0x4000_0011];
     const PRCTLS: [u32; 11] = [35, 22, 15, 0x5356_4d41, 38, 4, 36, 24, 47, 53, 65];
     let argument = |call, index, values: &[u32]| -> Vec<Rule> {
@@ -133,9 +177,31 @@ fn every_variant_can_be_seen_refused() {
     rules.extend(argument(302, 1, &[7]));
     // x32, and an i386 call whose number nobody has here.
     rules.extend([0x4000_0027, 403].map(|call| rule(call, Action::Errno(13))));
-    let seen = jailed(&filter(&rules, Action::Allow), &["--only", "filter."]);
+    rules
+}
+
+#[test]
+fn every_variant_can_be_seen_refused() {
+    let seen = jailed(&filter(&refusals_of_variants(), Action::Allow), &["--only", "filter."]);
     let allowed: Vec<_> = seen.checks().into_values().filter(|line| line["value"] != "errno 13").collect();
     assert!(allowed.is_empty() && seen.checks().len() > 80, "{allowed:#?}");
+}
+
+/// A call is reached somewhere and refused somewhere. A distribution's kernel has what this machine's need not have.
+#[test]
+fn every_row_was_seen_to_answer_both_ways_or_says_that_it_cannot() {
+    const ONLY: [&str; 4] = ["--only", "syscall.", "--only", "filter."];
+    let rows =
+        || Catalogue::built_in().rows().filter(|row| ONLY.iter().any(|group| row.id.as_str().starts_with(group)));
+    let mut ways = Ways::default();
+    ways.add("natively", &free(&ONLY), rows());
+    ways.add("everything refused", &jailed(&filter(&refusals_of_variants(), Action::Allow), &ONLY), rows());
+    let unknown = [380, 423, 500, 600, 4000].map(|call| rule(call, Action::Errno(EPERM)));
+    ways.add("what nobody knows refused", &jailed(&filter(&unknown, Action::Allow), &ONLY), rows());
+    let script = format!("/kernel {}", ONLY.join(" "));
+    ways.add("a distribution's kernel", &Guest::of("linux-image-amd64", &script).boot(), rows());
+    let wrong = ways.wrong("kernel", rows());
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Rows without a check, checks without a row: in the groups that are complete.
@@ -146,7 +212,7 @@ fn every_row_is_asked_and_every_answer_has_a_row() {
         "sysctl.", "module.",
     ];
     let ours = |id: &str| groups.iter().any(|group| id.starts_with(group));
-    let rows = abicus::catalog::Catalogue::built_in().rows();
+    let rows = Catalogue::built_in().rows();
     let rows: Vec<String> = rows.map(|row| row.id.to_string()).filter(|id| ours(id)).collect();
     let asked: Vec<String> = free(&both(&[])).checks().into_keys().filter(|id| ours(id)).collect();
     assert_eq!(rows, asked);
@@ -262,16 +328,7 @@ fn a_filter_that_cannot_be_asked_is_unknown() {
 
 #[test]
 fn other_entries_can_be_refused_too() {
-    // The architecture is at offset 4; 0x40000003 is i386.
-    let mut code = Vec::new();
-    for (op, yes, no, k) in
-        [(0x20u16, 0u8, 0u8, 4u32), (0x15, 0, 1, 0x4000_0003), (6, 0, 0, 0x8000_0000), (6, 0, 0, 0x7fff_0000)]
-    {
-        code.extend(op.to_le_bytes());
-        code.extend([yes, no]);
-        code.extend(k.to_le_bytes());
-    }
-    let seen = jailed(&code, &["--only", "entry.", "--only", "filter.i386"]);
+    let seen = jailed(&foreign(Action::KillProcess), &["--only", "entry.", "--only", "filter.i386"]);
     assert_eq!(seen.saw("entry.int80"), "signal 31");
     assert_eq!(seen.saw("entry.int80.time64"), "signal 31");
     // The vsyscall page is emulated by calls that a filter sees.

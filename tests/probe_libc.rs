@@ -1,13 +1,20 @@
 //! The libc probe against situations that are made here: filters, roots without this or that, masked processors, programs
 //! that fail.
 //!
-//! Needs bubblewrap, Debian's musl and the root file systems of `ci/fixtures`. What is absent fails; nothing is skipped.
+//! Needs bubblewrap, Debian's musl, util-linux, QEMU, busybox-static, a kernel that apt downloads once and the root file systems of
+//! `ci/fixtures`. What is absent fails; nothing is skipped.
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "probe_support/broken.rs"]
+mod broken;
 #[path = "../probes/libc/craft.rs"]
 mod craft;
+#[path = "probe_support/guest.rs"]
+mod guest;
 mod probe_support;
+#[path = "probe_support/ways.rs"]
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,8 +25,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abicus::catalog::{Catalogue, Check, Contract, Requirement};
+use broken::{BROKEN, broken, broken_program, installed, made_for};
+use guest::{CLOUD, Guest};
 use probe_support::{Action, ENOSYS, EPERM, Rule, Seen, filter, jail, libc, rule};
 use serde_json::Value;
+use ways::Ways;
 
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 const MUSL: &str = "/lib/ld-musl-x86_64.so.1";
@@ -236,19 +246,27 @@ fn thresholds_are_those_the_loader_prints() {
     assert_eq!(free(&["--only", "ld.tunable"]).saw("ld.tunable.rep-movsb-threshold"), threshold.to_string());
 }
 
-/// A PATH in which every program is one that does the same.
-fn programs(script: &str) -> tempfile::TempDir {
+/// A PATH in which programs are what `what` makes of their names, where it makes something.
+fn programs(what: impl Fn(&str) -> Option<Vec<u8>>) -> tempfile::TempDir {
     let at = tempfile::tempdir().unwrap();
     for name in fs::read_to_string("probes/libc/tool.rs").unwrap().split("tool(\"tool.").skip(1) {
         let program = name.split("c\"").nth(1).unwrap().split('"').next().unwrap();
-        fs::write(at.path().join(program), script).unwrap();
+        let Some(bytes) = what(program) else { continue };
+        fs::write(at.path().join(program), bytes).unwrap();
         fs::set_permissions(at.path().join(program), fs::Permissions::from_mode(0o755)).unwrap();
     }
     at
 }
 
 fn with_programs(script: &str, arguments: &[&str]) -> Seen {
-    let at = programs(script);
+    among(&programs(|_| Some(script.into())), arguments)
+}
+
+fn with_some_programs(what: impl Fn(&str) -> Option<Vec<u8>>) -> Seen {
+    among(&programs(what), &["--only", "tool."])
+}
+
+fn among(at: &tempfile::TempDir, arguments: &[&str]) -> Seen {
     seen(Command::new(LOADER).arg(libc()).args(arguments).env("PATH", format!("{}:/usr/bin:/bin", at.path().display())))
 }
 
@@ -261,6 +279,7 @@ fn a_program_that_fails_crashes_or_cannot_start_is_told_apart() {
     assert_eq!(with_programs("not a program\n", &only).saw("tool.perl"), "errno 8");
     assert_eq!(with_programs("#!/bin/sh\necho 41\n", &only).saw("tool.perl"), "another output");
     assert_eq!(with_programs("#!/bin/sh\necho 42\n", &only).saw("tool.perl"), "ok");
+    assert_eq!(with_some_programs(broken_program).saw("tool.perl"), "signal 4");
     // One that does not read its input.
     for _ in 0..10 {
         assert_eq!(with_programs("#!/bin/sh\nexit 42\n", &["--only", "tool.tar"]).saw("tool.tar"), "exit status 42");
@@ -306,8 +325,9 @@ fn situations() -> Vec<Situation> {
     for locale in ["xx_XX.UTF-8", "C.UTF-8"] {
         add(locale, Box::new(move || seen(Command::new(LOADER).arg(libc()).env("LC_ALL", locale))));
     }
-    add("programs that fail", Box::new(|| with_programs("#!/bin/sh\nexit 42\n", &["--only", "tool."])));
-    add("programs that say what they should", Box::new(|| with_programs(SAYS, &["--only", "tool."])));
+    add("programs that are broken", Box::new(|| with_some_programs(broken_program)));
+    let stand_in = |name: &str| installed(name).is_none().then(|| SAYS.as_bytes().to_vec());
+    add("programs that this machine lacks", Box::new(move || with_some_programs(stand_in)));
     for (name, hosts) in HOSTS {
         add(name, Box::new(move || changed(&[("/etc/hosts", hosts.into())], &[])));
     }
@@ -325,6 +345,18 @@ fn situations() -> Vec<Situation> {
     add("strangers' files", Box::new(move || changed(&strangers, &["--ro-bind", "/usr", "/dev/shm"])));
     add("a user without a name", Box::new(|| changed(&[], &["--uid", "54321", "--gid", "54321"])));
     add("a library for a newer kernel", Box::new(library_for_a_newer_kernel));
+    for (id, functions, does) in BROKEN {
+        add(id, Box::new(move || with_libc(&broken(functions, *does), &["--only", id])));
+    }
+    add("a libc for old kernels", Box::new(|| with_libc(&made_for([2, 6, 32]), &["--only", "libc.kernel"])));
+    let levels = ["--dir", "/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v3"];
+    add("libraries for a level", Box::new(move || bare(&levels, &["--only", "ld.hwcaps"])));
+    let zone = ["--only", "libc.time.zone"];
+    add("Tokyo", Box::new(move || seen(Command::new(LOADER).arg(libc()).args(zone).env("TZ", "JST-9"))));
+    add("a terminal", Box::new(|| on_a_terminal("")));
+    add("a terminal from elsewhere", Box::new(|| on_a_terminal("bwrap --ro-bind / / --dev /dev --proc /proc")));
+    let script = "/lib64/ld-linux-x86-64.so.2 /libc --only libc.signal.altstack";
+    add("an old processor", Box::new(move || Guest { cpu: "qemu64", ..Guest::of(CLOUD, script) }.boot()));
     list
 }
 
@@ -408,15 +440,15 @@ fn limited(limit: &str) -> Seen {
 }
 
 /// All situations, four at a time: most of them wait for deadlines.
-fn ask_all(situations: &[Situation]) -> Vec<Seen> {
+fn ask_all(situations: &[Situation]) -> Vec<(&'static str, Seen)> {
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while let Some((_, ask)) = situations.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((name, ask)) = situations.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let seen = ask();
-                    answers.lock().unwrap().push(seen);
+                    answers.lock().unwrap().push((*name, seen));
                 }
             });
         }
@@ -424,30 +456,35 @@ fn ask_all(situations: &[Situation]) -> Vec<Seen> {
     answers.into_inner().unwrap()
 }
 
+/// The host with another libc in its place.
+fn with_libc(bytes: &[u8], arguments: &[&str]) -> Seen {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = file.path().display().to_string();
+    let options = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--ro-bind", &path];
+    boxed(&[&options[..], &["/usr/lib/x86_64-linux-gnu/libc.so.6"]].concat(), LOADER, arguments)
+}
+
+/// With a terminal as its output: this machine's, or one of a /dev/pts that the cell has not.
+fn on_a_terminal(before: &str) -> Seen {
+    let command = format!("{before} {LOADER} {} --only libc.tty", libc().display());
+    seen(Command::new("script").args(["--quiet", "--command", &command, "/dev/null"]))
+}
+
 #[test]
 fn every_check_has_been_seen_to_answer_both_ways() {
-    let (mut good, mut bad) = (BTreeSet::new(), BTreeSet::new());
-    let situations = situations();
-    for seen in ask_all(&situations) {
-        for (id, line) in seen.checks() {
-            match line["saw"].as_str().unwrap() {
-                "ok" => good.insert(id),
-                "not-asked" => continue,
-                // Without children nothing can be asked: that turns over only the checks that are about children.
-                _ if line["step"] == "fork" && !id.starts_with("libc.process.") => continue,
-                _ => bad.insert(id),
-            };
-        }
+    let mut ways = Ways::default();
+    for (name, seen) in ask_all(&situations()) {
+        // Without children nothing can be asked: that turns over only the checks that are about children.
+        let dead = |id: &str| seen.lines.iter().any(|line| line["check"] == id && line["step"] == "fork");
+        ways.add(
+            name,
+            &seen,
+            rows().filter(|row| row.id.as_str().starts_with("libc.process.") || !dead(row.id.as_str())),
+        );
     }
-    let mut missing = Vec::new();
-    for row in rows().filter(|row| row.contract == Contract::Works && row.one_sided.is_none()) {
-        let id = row.id.as_str();
-        if !good.contains(id) {
-            missing.push(format!("{id} never worked"));
-        }
-        if !bad.contains(id) {
-            missing.push(format!("{id} never failed"));
-        }
-    }
-    assert!(missing.is_empty(), "seen one way only, and the catalogue does not say so:\n{}", missing.join("\n"));
+    // Two measurements are never the same.
+    let wrong = ways.wrong("libc", rows().filter(|row| !row.id.as_str().starts_with("libc.bench.")));
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -1,13 +1,17 @@
 //! What surrounds a program, asked in surroundings that are made here: an empty root, a root of crafted files, docker with its
 //! options, masks, limits, capabilities taken away.
 //!
-//! These tests need root, a running dockerd, util-linux and libcap's capsh. What is absent fails them; nothing is skipped.
+//! These tests need root, a running dockerd, util-linux, libcap's capsh, QEMU, busybox-static and a kernel that apt downloads once. What is absent fails them; nothing is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_arch = "x86_64")]
 
+#[path = "probe_support/guest.rs"]
+mod guest;
 mod probe_support;
+#[path = "probe_support/ways.rs"]
+mod ways;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,8 +19,10 @@ use std::process::{Command, Stdio};
 use abicus::catalog::{Catalogue, Requirement};
 use abicus::judge::judge_cell;
 use abicus::judge::roster::Rosters;
+use guest::Guest;
 use probe_support::{Seen, surroundings};
 use tempfile::TempDir;
+use ways::Ways;
 
 const GROUPS: [&str; 10] = ["proc.", "sys.", "dev.", "cgroup.", "cap.", "lsm.", "ns.", "limit.", "sysctl.", "module."];
 
@@ -108,6 +114,17 @@ fn crafted() -> TempDir {
         ("proc/net/netlink", "sk Eth Pid\n0 9 0\n0 4 0\n0 6 0\n0 12 0\n"),
         ("proc/net/dev", "lo:\n"),
         ("proc/modules", "nf_tables 1 0\nbridge 1 0\n"),
+        // Settings of the host that no test may change.
+        ("proc/sys/fs/aio-max-nr", "16\n"),
+        ("proc/sys/fs/inotify/max_user_instances", "1\n"),
+        ("proc/sys/fs/inotify/max_user_watches", "1\n"),
+        ("proc/sys/fs/nr_open", "64\n"),
+        ("proc/sys/kernel/io_uring_disabled", "2\n"),
+        ("proc/sys/kernel/keys/maxkeys", "1\n"),
+        ("proc/sys/net/ipv6/bindv6only", "1\n"),
+        ("proc/sys/user/max_user_namespaces", "0\n"),
+        ("proc/sys/vm/max_map_count", "262144\n"),
+        ("proc/sys/vm/memfd_noexec", "2\n"),
     ];
     files.extend(
         [
@@ -194,7 +211,7 @@ const LIMITS: [&str; 15] = [
     "--cpu=1000:2000",
     "--fsize=1000000:2000000",
     "--data=900000000:1900000000",
-    "--stack=1000000:2000000",
+    "--stack=500000:2000000",
     "--core=1:2",
     "--rss=1:2",
     "--nproc=20000:20001",
@@ -230,6 +247,30 @@ fn failures(seen: &Seen, least: Requirement) -> Vec<String> {
 #[test]
 fn natively_nothing_that_ordinary_programs_need_is_missing() {
     assert_eq!(failures(&here(), Requirement::Must), Vec::<String>::new());
+}
+
+/// In any surroundings: where nothing can be asked, too, each check that was planned is reported, once.
+#[test]
+fn every_planned_check_is_reported_wherever_it_is() {
+    let whole = |seen: &Seen| {
+        let lines = seen.lines.iter().filter(|line| line["check"].is_string()).count();
+        assert_eq!(seen.lines.last().unwrap()["reported"], seen.lines[0]["planned"], "{}", seen.raw);
+        assert_eq!(seen.lines[0]["planned"], lines);
+        assert_eq!(seen.checks().len(), lines, "some twice");
+        lines
+    };
+    let (empty, image) = (root(&[]), Image::new("planned"));
+    let all = Seen::of(&mut Command::new(surroundings()));
+    let rows = Catalogue::built_in().rows().filter(|row| {
+        ours(row.id.as_str()) || ["fs.", "shm.", "net."].iter().any(|group| row.id.as_str().starts_with(group))
+    });
+    assert_eq!(whole(&all), rows.count(), "a row that nobody asks, or an answer without one");
+    let planned = whole(&here());
+    for seen in
+        [inside(empty.path()), image.run(&["--cap-drop=ALL", "--user=1000:1001", "--pids-limit=15", "--read-only"])]
+    {
+        assert_eq!(whole(&seen), planned);
+    }
 }
 
 #[test]
@@ -411,36 +452,65 @@ fn answers_agree_with_capsh_lscpu_prlimit_and_sysctl() {
     }
 }
 
+/// Root of a machine of its own may raise limits, which root of a test machine need not; its kernel has modules that this one need
+/// not have.
+fn guest() -> Seen {
+    let only: Vec<String> = GROUPS.iter().map(|group| format!("--only {group}")).collect();
+    let script = format!("ulimit -e 30 -r 40\n/surroundings {}", only.join(" "));
+    let modules = [
+        "wireguard",
+        "macsec",
+        "nbd",
+        "openvswitch",
+        "cfg80211",
+        "cuse",
+        "dm_mod",
+        "ppp_generic",
+        "uinput",
+        "vhost_net",
+        "vhost_vsock",
+    ];
+    Guest { modules: &modules, ..Guest::of("linux-image-amd64", &script) }.boot()
+}
+
+/// With a terminal as its input and output.
+fn on_a_terminal() -> Seen {
+    let command = format!("{} --only dev.tty", surroundings().display());
+    let mut seen = Seen::of(Command::new("script").args(["--quiet", "--command", &command, "/dev/null"]));
+    seen.raw = seen.raw.replace('\r', "");
+    seen
+}
+
 /// Each check in all of these places: whoever says the same everywhere has a row that says why.
 #[test]
 fn every_check_is_seen_answering_both_ways() {
     let image = Image::new("ways");
     let (empty, full) = (root(&[]), crafted());
     let places = [
-        here(),
-        inside(empty.path()),
-        inside(full.path()),
-        limited(),
+        ("natively", here()),
+        ("an empty root", inside(empty.path())),
+        ("a full root", inside(full.path())),
+        ("limits", limited()),
         // In a user namespace the capability to lock any amount does not count.
-        under("prlimit", &["--memlock=0:0", "--", "unshare", "--user"]),
-        under("setpriv", &["--inh-caps=+chown", "--ambient-caps=+chown", "--securebits=+noroot_locked"]),
-        under("nice", &["-n", "5"]),
-        image.run(&["--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000:1001"]),
-        image.run(&["--cap-drop=ALL", "--pids-limit=15", "--cpuset-cpus=0", "--ulimit=nofile=64:128"]),
+        ("nothing locked", under("prlimit", &["--memlock=0:0", "--", "unshare", "--user"])),
+        (
+            "capabilities passed on",
+            under("setpriv", &["--inh-caps=+chown", "--ambient-caps=+chown", "--securebits=+noroot_locked"]),
+        ),
+        ("nice", under("nice", &["-n", "5"])),
+        ("nobody", image.run(&["--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000:1001"])),
+        (
+            "small limits",
+            image.run(&["--cap-drop=ALL", "--pids-limit=15", "--cpuset-cpus=0", "--ulimit=nofile=64:128"]),
+        ),
+        ("a machine of its own", guest()),
+        ("a terminal", on_a_terminal()),
     ];
-    let mut answers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for place in &places {
-        for id in place.checks().into_keys() {
-            let saw = place.saw(&id);
-            let said = answers.entry(id).or_default();
-            if saw != "not-asked" {
-                said.insert(saw);
-            }
-        }
+    let mut ways = Ways::default();
+    let rows = || Catalogue::built_in().rows().filter(|row| ours(row.id.as_str()));
+    for (name, seen) in &places {
+        ways.add(name, seen, rows());
     }
-    let one: Vec<String> = answers.into_iter().filter(|(_, said)| said.len() < 2).map(|(id, _)| id).collect();
-    let rows = Catalogue::built_in().rows().filter(|row| ours(row.id.as_str()) && row.one_sided.is_some());
-    let excused: BTreeSet<String> = rows.map(|row| row.id.to_string()).collect();
-    let silent: Vec<&String> = one.iter().filter(|id| !excused.contains(*id)).collect();
-    assert!(silent.is_empty(), "the same everywhere: {silent:?}");
+    let wrong = ways.wrong("surroundings", rows());
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -214,3 +214,44 @@ fn a_night_of_hundreds_of_hosts_fits_into_one_page() {
     assert_eq!(stands_for.iter().sum::<usize>(), 27_300);
     assert_eq!(file(&files, "cells.csv").lines().count(), 27_301);
 }
+
+/// A dead switch is one thing to mend, however many hosts are behind it and whatever each is called.
+#[test]
+fn three_hundred_hosts_out_of_reach_are_one_outage() {
+    use abicus::fault::{Fault, Phase};
+    use abicus::store::{CellRecord, State};
+    let mut run = synthetic::run(Size::SMALL);
+    for n in 0..300 {
+        let cell: abicus::id::CellId = format!("row{}-{n}:docker:debian-12", n % 7).parse().unwrap();
+        let reached = match n % 3 {
+            0 => format!("row{}-{n}", n % 7),
+            1 => format!("probe@node{n}.example.org"),
+            _ => format!("node{n}"),
+        };
+        let cause = format!("connect to host 10.1.{}.1 port 22: No route to host", n % 250);
+        let hint = format!("is {reached} switched on, and is the network in between?");
+        let fault = Fault::new(Phase::Host, format!("{reached}: ssh: {cause}")).hint(hint);
+        run.info.cells.push((cell.clone(), abicus::plan::Role::Cell));
+        let record = CellRecord {
+            cell: cell.clone(),
+            role: abicus::plan::Role::Cell,
+            state: State::Broken { fault },
+            attempts: vec![],
+        };
+        run.cells.insert(cell, record);
+    }
+    let catalogue = synthetic::catalogue(Size::SMALL);
+    let view = View::new(&run, &catalogue, at());
+    let mine: Vec<_> = abicus::render::not_run(&view).into_iter().filter(|o| o.reason.contains("No route")).collect();
+    assert_eq!(mine.len(), 1, "{:#?}", mine.iter().map(|outage| &outage.reason).collect::<Vec<_>>());
+    assert_eq!(mine[0].cells.len(), 300);
+    assert_eq!(mine[0].reason, "host: …: ssh: connect to host ….….….… port …: No route to host");
+    assert_eq!(mine[0].hint.as_deref(), Some("is … switched on, and is the network in between?"));
+    // Another trouble of one of them is another outage.
+    let refused = Fault::new(Phase::Host, "node2: nothing listens there: connection refused");
+    let cell: abicus::id::CellId = "row2-2:docker:debian-12".parse().unwrap();
+    run.cells.get_mut(&cell).unwrap().state = State::Broken { fault: refused };
+    let view = View::new(&run, &catalogue, at());
+    let hosts = abicus::render::not_run(&view).into_iter().filter(|outage| outage.reason.starts_with("host: ")).count();
+    assert_eq!(hosts, 2);
+}

@@ -93,7 +93,7 @@ fn one_image_gives_each_engine_its_own_correct_answers() {
     let (outside, inside) = (strace_natively(&kernel), strace_in_docker(&kernel));
     for call in ["mount", "keyctl", "clone3", "unshare", "setns", "bpf", "add_key"] {
         let check = format!("syscall.{call}");
-        for (engine, traced) in [("native", &outside), ("docker", &inside)] {
+        for (engine, traced) in [("native", &outside), ("docker", &inside), ("built-in", &inside)] {
             let truth = traced.get(call).unwrap_or_else(|| panic!("strace saw no {call} under {engine}: {traced:?}"));
             assert_eq!(errno_number(truth), answer(engine, &check).0, "{call} under {engine}");
         }
@@ -206,6 +206,26 @@ fn a_run_that_is_interrupted_keeps_what_is_done_and_goes_on() {
 }
 
 #[test]
+fn an_optional_engine_that_is_absent_costs_its_own_cells_only_and_each_says_why() {
+    let place = Place::new(&MATRIX.replace("kind = \"docker\"", "kind = \"docker\"\noptional = true"));
+    let mut command = place.command();
+    let output = command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").args(["run"]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", text(&output.stderr));
+    let asked = |row: &&BTreeMap<String, String>| row["role"] == "cell";
+    for row in rows(&place.only_run().join("cells.csv")).iter().filter(asked) {
+        match row["engine"].as_str() {
+            "docker" => {
+                assert_eq!(row["verdict"], "skip", "{row:?}");
+                assert!(row["reason"].contains("/nowhere/docker.sock"), "{row:?}");
+            }
+            _ => assert!(["pass", "degraded"].contains(&row["verdict"].as_str()), "{row:?}"),
+        }
+    }
+    let page = std::fs::read_to_string(place.only_run().join("index.html")).unwrap();
+    assert!(page.contains("docker.sock: cannot connect"), "the report does not say why");
+}
+
+#[test]
 fn sweep_removes_what_a_dead_run_left_in_docker() {
     let place = Place::new(MATRIX);
     let run = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
@@ -236,8 +256,22 @@ fn sweep_removes_what_a_dead_run_left_in_docker() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let place = Place::new(MATRIX);
-    for command in ["init", "doctor", "plan", "run", "report", "list", "checks", "probe", "sweep", "completions", "man"]
-    {
+    for command in [
+        "init",
+        "doctor",
+        "plan",
+        "run",
+        "report",
+        "explain",
+        "list",
+        "checks",
+        "probe",
+        "sweep",
+        "waive",
+        "vm",
+        "completions",
+        "man",
+    ] {
         let output = place.abicus(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Example"), "{command} --help has no example");
@@ -299,6 +333,29 @@ fn what_an_engine_ignores_is_told_while_it_runs_and_in_the_report() {
 }
 
 /// A matrix with an image that has one program, for aarch64.
+#[test]
+fn a_defect_of_abicus_costs_the_cell_in_which_it_shows() {
+    let image = |name: &str| format!("[[image]]\nname = '{name}'\nscratch = true\n");
+    let engine = "[[host]]\nname = 'local'\n[[engine]]\nname = 'replay'\nkind = 'scripted'\nscript = 'script.toml'\n";
+    let place = Place::new(&format!("{engine}{}{}", image("bad"), image("good")));
+    let capture = "captures/good.jsonl";
+    let script = format!("[[play]]\nimage = 'bad'\npanic = true\n[[play]]\nstdout = '{capture}'\n");
+    std::fs::write(place.dir.path().join("script.toml"), script).unwrap();
+    std::fs::create_dir(place.dir.path().join("captures")).unwrap();
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/good").join(capture);
+    std::fs::copy(good, place.dir.path().join(capture)).unwrap();
+    let output = place.abicus(&["run", "--no-controls"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let cells = rows(&place.only_run().join("cells.csv"));
+    let verdict = |image: &str| {
+        let cell = cells.iter().find(|row| row["image"] == image).unwrap();
+        (cell["verdict"].clone(), cell["fault"].clone())
+    };
+    assert_eq!(verdict("good"), ("pass".to_owned(), String::new()));
+    let (bad, fault) = verdict("bad");
+    assert!(bad == "error" && fault.contains("as the script says"), "{bad}: {fault}");
+}
+
 fn foreign() -> Place {
     let place = Place::new("");
     let root = place.dir.path().join("foreign/bin");
@@ -328,10 +385,13 @@ fn an_image_of_another_architecture_is_an_error_that_says_what_to_do() {
 #[test]
 fn an_image_of_another_architecture_runs_where_an_emulator_is_registered_and_that_is_said() {
     let place = foreign();
-    // Since Linux 6.7 a user namespace has registrations of its own; on older kernels this would change the machine.
-    let register = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 77; \
+    // Since Linux 6.7 a user namespace has registrations of its own; on an older kernel a real one would change the machine,
+    // so there the driver reads what the kernel would have written.
+    let register = "reg=/proc/sys/fs/binfmt_misc; mount -t binfmt_misc none $reg && \
         printf ':qemu-aarch64:M::\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\xb7\\x00::/bin/busybox:F' \
-        >/proc/sys/fs/binfmt_misc/register || exit 77; exec \"$@\"";
+        >$reg/register || { mount -t tmpfs none /proc/sys/fs && mkdir -p $reg && \
+        printf 'enabled\\ninterpreter /bin/busybox\\nflags: F\\noffset 0\\nmagic 7f454c46\\n' >$reg/qemu-aarch64; } || exit 77; \
+        exec \"$@\"";
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", register, "sh", env!("CARGO_BIN_EXE_abicus")])
         .args(FOREIGN)
@@ -339,10 +399,7 @@ fn an_image_of_another_architecture_runs_where_an_emulator_is_registered_and_tha
         .env("ABICUS_CACHE", place.dir.path().join("cache"))
         .output()
         .unwrap();
-    if output.status.code() == Some(77) {
-        println!("not looked at: this kernel has no binfmt_misc of a user namespace: {}", text(&output.stderr));
-        return;
-    }
+    assert_ne!(output.status.code(), Some(77), "no way to register an emulator: {}", text(&output.stderr));
     let said = text(&output.stderr);
     assert!(said.contains("its own programs run under qemu-aarch64 on local, the probes do not"), "{said}");
     assert!(!said.contains("help: use an image for"), "{said}");

@@ -26,18 +26,27 @@ impl Place {
     }
 
     fn abicus(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_abicus"));
         command.current_dir(self.dir.path()).env("ABICUS_CACHE", self.dir.path().join("cache"));
         command.env("DOCKER_CONFIG", self.dir.path()).env_remove("REGISTRY_AUTH_FILE").args(arguments);
-        command.output().unwrap()
+        command
     }
 
     /// State and explanation of each cell of the only run, by cell.
     fn cells(&self) -> BTreeMap<String, String> {
+        let rows = self.rows().into_iter();
+        rows.map(|(cell, row)| (cell, row.values().cloned().collect::<Vec<_>>().join(" | "))).collect()
+    }
+
+    fn rows(&self) -> BTreeMap<String, BTreeMap<String, String>> {
         let run = fs::read_dir(self.dir.path().join("reports")).unwrap().next().unwrap().unwrap().path();
         let mut reader = csv::Reader::from_path(run.join("cells.csv")).unwrap();
         let rows = reader.deserialize::<BTreeMap<String, String>>().map(Result::unwrap);
-        rows.map(|row| (row["cell"].clone(), row.values().cloned().collect::<Vec<_>>().join(" | "))).collect()
+        rows.map(|row| (row["cell"].clone(), row)).collect()
     }
 }
 
@@ -102,11 +111,54 @@ fn what_can_be_pulled_runs_under_every_engine_and_what_cannot_says_why() {
     }
     says("local:built-in:pulled", "known to other engines only");
     assert!(!cells["local:docker:pulled"].contains("| error"), "{cells:#?}");
+    let rows = place.rows();
+    let digest = |cell: &str| rows[cell]["image.digest"].clone();
+    assert!(
+        digest("local:docker:pulled").starts_with("sha256:"),
+        "an image that an engine pulls is looked into as well"
+    );
+    assert_eq!(digest("local:docker:pulled"), digest("local:docker:good"));
 
     login("dXNlcjpzZXNhbWU=");
     fs::remove_dir_all(place.dir.path().join("reports")).unwrap();
     let output = place.abicus(&["run", "--no-controls", "--cells", "local:crun:locked"]);
     assert!(!place.cells()["local:crun:locked"].contains("credentials"), "{}", text(&output));
+}
+
+/// Which is how desktops keep passwords. The helper answers for one registry only, asked as docker asks.
+#[test]
+fn a_password_comes_from_a_credential_helper() {
+    let (dir, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    layout(source.path());
+    let registry = Real::start(dir.path(), true);
+    push(source.path(), &registry, &["--dest-creds", "user:sesame"]);
+    let host = "[[host]]\nname = \"local\"\n[[engine]]\nname = \"built-in\"\nkind = \"built-in\"\n";
+    let place = Place::new(&(host.to_owned() + &image("locked", &format!("{}/team/app:one", registry.1))));
+    let bin = place.dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let helper = bin.join("docker-credential-test");
+    let doctor = |password: &str, config: &str| {
+        let answer = format!("'{{\"ServerURL\":\"x\",\"Username\":\"user\",\"Secret\":\"{password}\"}}'");
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = get ] || exit 3\n[ \"$(cat)\" = {} ] && echo {answer} && exit\n\
+             echo credentials not found in native keychain; exit 1\n",
+            registry.1
+        );
+        fs::write(&helper, script).unwrap();
+        fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(place.dir.path().join("config.json"), config).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        text(&place.command(&["doctor"]).env("PATH", path).output().unwrap())
+    };
+    let of_host = format!("{{\"credHelpers\":{{\"{}\":\"test\"}}}}", registry.1);
+    for config in [of_host.as_str(), "{\"credsStore\":\"test\"}"] {
+        let said = doctor("sesame", config);
+        assert!(said.contains("sha256:"), "{config}: {said}");
+        let said = doctor("wrong", config);
+        assert!(said.contains("refuses the credentials") && !said.contains("sha256:"), "{config}: {said}");
+    }
+    let said = doctor("sesame", "{\"credHelpers\":{\"elsewhere\":\"test\"}}");
+    assert!(said.contains("wants a login"), "{said}");
 }
 
 #[test]

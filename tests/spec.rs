@@ -51,13 +51,61 @@ fn every_mistake_is_named_with_its_place() {
             "",
         ),
         ("[[image]]\nname = 3\n", "matrix.toml:10:8: invalid type: integer `3`, expected a string", ""),
-        ("[[image]]\nname = \"x\"\nrootfs = \"gone\"\n", "matrix.toml:11:10: `/m/gone` does not exist", ""),
+        (
+            "[[image]]\nname = \"x\"\nrootfs = \"gone\"\n",
+            "matrix.toml:11:10: `/m/gone` does not exist",
+            "start from the directory of the matrix",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = {}\n",
+            "matrix.toml:11:13: `bootstrap` does not say of what",
+            "`suite` for Debian",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { suite = \"sid\", releasever = \"41\" }\n",
+            "matrix.toml:11:43: `bootstrap` has both `suite` and `releasever`",
+            "`releasever` for Fedora",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { suite = \"sid\", repos = [\"file:///r\"] }\n",
+            "matrix.toml:11:39: `repos` go with a `releasever`",
+            "`releasever` for Fedora",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { releasever = \"41\", variant = \"minbase\" }\n",
+            "matrix.toml:11:44: `variant` goes with a `suite`",
+            "`suite` for Debian",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { releasever = \"41\", repos = [\"a.example/os\"] }\n",
+            "matrix.toml:11:43: `a.example/os` is not the address of a repository",
+            "`https://",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { releasever = \"41\", keys = [\"there\"] }\n",
+            "matrix.toml:11:42: `keys` go with `repos`",
+            "keys of their own",
+        ),
+        (
+            "[[image]]\nname = \"x\"\nbootstrap = { releasever = \"41\", repos = [\"file:///r\"], keys = [\"gone\"] }\n",
+            "matrix.toml:11:65: `/m/gone` does not exist",
+            "start from the directory of the matrix",
+        ),
         (
             "[[image]]\nname = \"x\"\nrootfs = \"there\"\narchive = \"there\"\n",
             "image `x` has both `archive` and `rootfs`",
             "give one of",
         ),
-        ("[[image]]\nname = \"empty\"\nscratch = true\n", "matrix.toml:10:8: image `empty` is declared twice", ""),
+        (
+            "[[image]]\nname = \"empty\"\nscratch = true\n",
+            "matrix.toml:10:8: image `empty` is declared twice",
+            "rename one",
+        ),
+        (
+            "[[image]]\nname = \"control.scratch\"\nscratch = true\n",
+            "matrix.toml:10:8: image `control.scratch`",
+            "another name",
+        ),
         ("[[image]]\nname = \"../x\"\nscratch = true\n", "matrix.toml:10:8: image `../x` is not a valid name", ""),
         (
             "[[engine]]\nname = \"e\"\nkind = \"dokcer\"\n",

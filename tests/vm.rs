@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_arch = "x86_64")]
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use abicus::host::{self, Reach};
@@ -17,17 +19,18 @@ fn machine(vm: &str, cache: &Path) -> Arc<dyn Reach> {
     host::open(&matrix.hosts[0], cache)
 }
 
-/// Processes of QEMU whose command line names this directory of kernels.
+/// Command lines of processes that name this directory.
+fn working_in(directory: &Path) -> Vec<String> {
+    let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(directory.to_str().unwrap())).collect()
+}
+
+/// Machines whose kernels are in this directory.
 fn guests_of(cache: &Path) -> usize {
-    let name = cache.to_str().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|line| {
-            let line = String::from_utf8_lossy(line).into_owned();
-            line.starts_with("qemu-system") && line.contains(name)
-        })
-        .count()
+    working_in(cache).iter().filter(|line| line.starts_with("qemu-system")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,4 +76,27 @@ async fn a_file_that_is_no_kernel_and_a_processor_that_is_none_are_faults_that_s
     assert!(!fault.cause.is_empty() && !fault.transient, "{fault}");
     let fault = machine(&format!("{kernel}, cpu = 'Nehalmm'"), cache.path()).site().await.unwrap_err();
     assert!(fault.cause.contains("Nehalmm"), "{fault}");
+}
+
+#[test]
+fn making_a_kernel_that_is_interrupted_ends_what_makes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let temporary = directory.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut build = Command::new(env!("CARGO_BIN_EXE_abicus"))
+        .args(["vm", "build", "--kernel", "bookworm"])
+        .env("ABICUS_CACHE", directory.path().join("cache"))
+        .env("TMPDIR", &temporary)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(build.stderr.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap().contains("apt-get update")), "it never began");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&build), rustix::process::Signal::INT).unwrap();
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(build.wait().unwrap().code(), Some(130), "{rest:#?}");
+    assert!(rest.last().unwrap().starts_with("interrupted"), "{rest:#?}");
+    assert_eq!(working_in(directory.path()), Vec::<String>::new());
+    let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -8,10 +8,12 @@
 
 pub mod check;
 mod child;
+mod load;
 pub mod options;
 mod program;
 
 pub use child::*;
+pub use load::*;
 pub use program::*;
 
 use crate::rt::consts::*;
@@ -396,4 +398,5 @@ pub fn capable(capability: u32) -> bool {
 
 pub const CAP_SETGID: u32 = 6;
 pub const CAP_SETUID: u32 = 7;
+pub const CAP_NET_ADMIN: u32 = 12;
 pub const CAP_SYS_ADMIN: u32 = 21;

@@ -40,6 +40,7 @@ benchmarks![
     "bench.fault" => memory::fault(),
     "bench.copy.small" => memory::copy(4096),
     "bench.copy.large" => memory::copy(1 << 20),
+    "bench.copy.memory" => memory::copy(32 << 20),
     "bench.pipe" => process::pipe(),
     "bench.switch" => process::switch(),
     "bench.fork" => process::fork(),

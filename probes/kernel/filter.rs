@@ -190,12 +190,13 @@ pub fn ask(slot: &Slot, queries: &mut [Query]) -> Map {
     map
 }
 
-/// Since 6.14 the two calls of user probes pass every filter, so ours does not stop them: their own answers show.
+/// Since 6.14 the two calls of user probes pass every filter, so ours does not stop them: their own answers show. Elsewhere
+/// than on the kernel's trampoline one answers ENXIO, in newer kernels EPROTO (arch/x86/kernel/uprobes.c).
 #[cfg(target_arch = "x86_64")]
 fn exempt(number: usize, end: Option<End>, answer: isize) -> bool {
     match (number, end) {
         (nr::URETPROBE, Some(End::Signal { signal, .. })) => signal == SIGILL,
-        (nr::UPROBE, None) => answer == -(ENXIO as isize),
+        (nr::UPROBE, None) => answer == -(ENXIO as isize) || answer == -(EPROTO as isize),
         _ => false,
     }
 }

@@ -390,4 +390,5 @@ pub static TABLE: &[(&str, usize)] = &[
     ("file_getattr", FILE_GETATTR),
     ("file_setattr", FILE_SETATTR),
     ("listns", LISTNS),
+    ("rseq_slice_yield", RSEQ_SLICE_YIELD),
 ];

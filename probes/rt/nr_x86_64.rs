@@ -386,3 +386,4 @@ pub const OPEN_TREE_ATTR: usize = 467;
 pub const FILE_GETATTR: usize = 468;
 pub const FILE_SETATTR: usize = 469;
 pub const LISTNS: usize = 470;
+pub const RSEQ_SLICE_YIELD: usize = 471;

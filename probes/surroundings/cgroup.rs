@@ -119,6 +119,12 @@ pub fn own_file(controller: &[u8], two: &[u8], one: &[u8]) -> Path {
     if sys::open(path.c(), O_PATH, 0).map(Fd).is_ok() { path } else { place(one) }
 }
 
+/// Whether that group is the root of version 2, which cannot be limited and has fewer files: no cgroup.events, for one.
+pub fn at_root(controller: &[u8]) -> bool {
+    let there = |file| sys::open(own(controller, file).c(), O_PATH, 0).map(Fd).is_ok();
+    there(b"/cgroup.controllers") && !there(b"/cgroup.events")
+}
+
 /// What it says. Without a limit version 1 says -1 or the largest number of pages: `max`, as version 2.
 #[inline(never)]
 pub fn limit(path: &CStr) -> Does {

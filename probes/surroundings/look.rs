@@ -5,6 +5,7 @@
 use core::ffi::CStr;
 
 use super::said::*;
+pub use crate::asking::lines;
 use crate::asking::{Fd, Stat, ask, stat};
 use crate::check::Saw;
 use crate::rt::consts::*;
@@ -14,39 +15,6 @@ use crate::rt::text::{Text, number};
 
 /// A path or a line: what is longer is cut.
 pub type Words = Text<512>;
-
-/// Calls `each` with the lines of a file, without their newline and cut after 1,024 bytes, until it returns false.
-/// Returns how many there were.
-#[inline(never)]
-pub fn lines(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) -> Answer {
-    let fd = Fd(sys::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0)?);
-    let (mut room, mut line, mut have, mut count) = ([0u8; 4096], [0u8; 1024], 0, 0);
-    loop {
-        let n = match sys::read(fd.0, &mut room) {
-            Err(EINTR) => continue,
-            Ok(n) if n > 0 => n.min(room.len()),
-            Err(errno) if count == 0 => return Err(errno),
-            _ => break,
-        };
-        for byte in &room[..n] {
-            if *byte == b'\n' {
-                count += 1;
-                if !each(&line[..have]) {
-                    return Ok(count);
-                }
-                have = 0;
-            } else if have < line.len() {
-                line[have] = *byte;
-                have += 1;
-            }
-        }
-    }
-    if have > 0 {
-        count += 1;
-        each(&line[..have]);
-    }
-    Ok(count)
-}
 
 /// Whether `line` has `part` in it.
 pub fn within(line: &[u8], part: &[u8]) -> bool {

@@ -24,9 +24,23 @@ pub const INET: i32 = 2;
 pub const INET6: i32 = 10;
 pub const NETLINK: i32 = 16;
 
+/// A protocol that the kernel has in its list, whatever namespace asks.
+pub fn protocol(name: &[u8]) -> bool {
+    listed(c"/proc/net/protocols", name)
+}
+
+/// Ends the check where asking for a socket of IPv6 would load it.
+#[inline(never)]
+fn v6_is_there() -> Does {
+    unless_loads(module(c"/sys/module/ipv6") || protocol(b"TCPv6"), "asking would load the module ipv6")
+}
+
 /// socket(2), closed on exec. Reads and writes wait at most a tenth of a second.
 #[inline(never)]
 pub fn socket(family: i32, kind: i32, protocol: i32) -> Result<Fd, No> {
+    if family == INET6 {
+        v6_is_there()?;
+    }
     let socket = Fd(must!("socket"; nr::SOCKET, family, kind | O_CLOEXEC, protocol) as i32);
     let time = [0usize, 100_000];
     for option in [20, 21] {

@@ -91,7 +91,11 @@ fn ask(line: &'static str) -> Does {
         "group" | "group-reads" => {
             let (two, one) = rest.split_once(' ').unwrap_or((rest, rest));
             let path = cgroup::own_file(name, two.as_bytes(), one.as_bytes());
-            if verb == "group" { cgroup::limit(path.c()) } else { reads(path.c()) }
+            match verb {
+                "group" => cgroup::limit(path.c()),
+                _ => reads(path.c())
+                    .map_err(|no| if cgroup::at_root(name) { not_asked("the root of the control groups") } else { no }),
+            }
         }
         // what is registered
         "type" => module::file_system_type(name),

@@ -88,11 +88,11 @@ fn profiled(matrix: Option<&Path>) -> Result<(Catalogue, Vec<Change>, String), E
 fn explain(check: &Check, changed: &str) -> String {
     let mut out = format!("{}: {}\n\n", check.id, check.title);
     let passes = match check.contract {
-        Contract::Works => "it has to work",
-        Contract::Fallback => "it has to work or be honestly absent (ENOSYS)",
-        Contract::Reach => "the kernel has to be reached, or the call be honestly absent (ENOSYS)",
-        Contract::Value => "the value has to be as expected",
-        Contract::Record => "nothing: it is recorded and compared",
+        Contract::Works => "it works",
+        Contract::Fallback => "it works or is honestly absent (ENOSYS)",
+        Contract::Reach => "the kernel is reached, whatever it answers, or the call is honestly absent (ENOSYS)",
+        Contract::Value => "the value is as expected",
+        Contract::Record => "anything was seen: it is recorded and compared",
     };
     let mut line = |name: &str, text: &str| {
         if !text.is_empty() {
@@ -101,7 +101,7 @@ fn explain(check: &Check, changed: &str) -> String {
     };
     line("passes when", passes);
     line("or says", &check.allow.join(", "));
-    line("expects", &check.expect.join(", "));
+    line("expects", &check.expect.join(" | "));
     line("at least", &check.min.map(|min| min.to_string()).unwrap_or_default());
     line("at most", &check.max.map(|max| max.to_string()).unwrap_or_default());
     line("requirement", word(check.requirement));

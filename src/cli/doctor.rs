@@ -14,8 +14,8 @@ use crate::fault::Fault;
 use crate::host;
 use crate::id::{HostId, RunId};
 use crate::image::registry::Access;
-use crate::image::{ImageStore, Pull, Source};
-use crate::spec::{EngineSpec, HostSpec, Matrix};
+use crate::image::{ImageStore, Pull, Source, bootstrap_tool};
+use crate::spec::{EngineSpec, HostKind, HostSpec, Matrix};
 
 /// Say what is missing on the way to each host, engine and image, and how to get it
 #[derive(Debug, Args)]
@@ -80,21 +80,27 @@ async fn find(matrix: &Matrix, reference: &str, cache: &Path) -> Result<Facts, F
         Ok(digest) => return Ok(Facts::from([("digest".to_owned(), digest)])),
         Err(fault) => fault,
     };
-    for host in &matrix.hosts {
+    // As a run does it: engines of other hosts are not asked.
+    for host in matrix.hosts.iter().filter(|host| host.kind == HostKind::Local) {
         let reach = host::open(host, cache);
-        for spec in matrix.engines.iter().filter(|engine| engine.kind.has_references()) {
-            if let Ok(engine) = engine::open(spec, &reach, cache)
-                && engine.has(reference).await == Ok(true)
-            {
-                return Ok(Facts::from([("from".to_owned(), format!("engine {} has it", spec.id))]));
-            }
+        let engines = matrix.engines.iter().filter(|engine| engine.kind.has_references());
+        let opened = engines.filter_map(|spec| Some((spec, engine::open(spec, &host.id, &reach).ok()?)));
+        let asked =
+            opened.map(|(spec, engine)| async move { (engine.has(reference).await == Ok(true)).then_some(spec) });
+        if let Some(spec) = join_all(asked).await.into_iter().flatten().next() {
+            return Ok(Facts::from([("from".to_owned(), format!("engine {} has it", spec.id))]));
         }
     }
     Err(fault)
 }
 
 /// What an engine says of itself, and what its canaries prove.
-async fn look_into(engine: &dyn Engine, spec: &EngineSpec, host: &HostId, cache: &Path) -> Result<Facts, Fault> {
+pub(super) async fn look_into(
+    engine: &dyn Engine,
+    spec: &EngineSpec,
+    host: &HostId,
+    cache: &Path,
+) -> Result<Facts, Fault> {
     let mut facts = engine.fingerprint().await?;
     let payload = Arc::new(execute::materialize(cache)?);
     facts.extend(execute::prove(engine, spec, host, &payload, &RunId::new()).await?);
@@ -108,8 +114,8 @@ async fn look_at(spec: &HostSpec, matrix: &Matrix, cache: &Path) -> Vec<Finding>
     let reached = facts.is_ok();
     let mut findings =
         vec![Finding::new(format!("host {}", spec.id), false, facts, &["kernel.release", "arch", "os.name"])];
-    for engine in matrix.engines.iter().filter(|_| reached) {
-        let result = match engine::open(engine, &reach, cache) {
+    for engine in matrix.engines.iter().filter(|engine| reached && spec.kind.lacks(engine.kind).is_none()) {
+        let result = match engine::open(engine, &spec.id, &reach) {
             Ok(opened) => look_into(&*opened, engine, &spec.id, cache).await,
             Err(fault) => Err(fault),
         };
@@ -132,7 +138,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     let mut findings: Vec<Finding> = runtime.block_on(join_all(looks)).into_iter().flatten().collect();
     for spec in &matrix.images {
         let result = match &spec.source {
-            Source::Bootstrap(_) => super::mmdebstrap(),
+            Source::Bootstrap(wanted) => {
+                bootstrap_tool(wanted).map(|tool| Facts::from([("tool".to_owned(), tool)])).map_err(Fault::from)
+            }
             Source::Reference { reference, pull: Pull::Driver, .. } => {
                 runtime.block_on(find(&matrix, reference, &cache))
             }

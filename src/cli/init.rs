@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::doctor::look_into;
 use super::{Error, Exit, cache_dir, print, rig};
 use crate::engine;
 use crate::host::{Local, Reach};
+use crate::image::mmdebstrap;
 use crate::plan::bare_engine;
-use crate::spec::{EngineKind, EngineSpec};
+use crate::spec::{EngineKind, EngineSpec, HostSpec};
 
 /// Find engines and images here and write a matrix.toml
 #[derive(Debug, Args)]
@@ -26,7 +28,10 @@ pub(super) struct Arguments {
 }
 
 /// Suites offered where mmdebstrap is installed: five years of Debian.
-const SUITES: [(&str, &str); 3] = [("debian-11", "bullseye"), ("debian-12", "bookworm"), ("debian-13", "trixie")];
+const SUITES: [(&str, &str); 4] =
+    [("debian-11", "bullseye"), ("debian-12", "bookworm"), ("debian-13", "trixie"), ("debian-14", "forky")];
+/// More images of an engine than this make a first run long; the user adds what is wanted.
+const MAX_REFERENCES: usize = 6;
 
 /// OCI runtimes that are looked for.
 const RUNTIMES: [&str; 4] = ["runc", "crun", "youki", "runsc"];
@@ -57,39 +62,53 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
     text += "[matrix]\nname = \"first\"\n\n[[host]]\nname = \"local\"\n\n";
     let cache = cache_dir();
     let here: Arc<dyn Reach> = Arc::new(Local::at(cache.join("work")));
+    let host = HostSpec::local().id;
     let mut found = vec![];
+    let mut references = std::collections::BTreeSet::new();
     rig::runtime()?.block_on(async {
         for spec in candidates() {
             let name = spec.id.as_str();
-            let usable = match engine::open(&spec, &here, &cache) {
-                Ok(engine) => engine.fingerprint().await.map(|_| ()),
+            let usable = match engine::open(&spec, &host, &here) {
+                // What answers and cannot run a cell is of no use.
+                Ok(engine) => look_into(&*engine, &spec, &host, &cache).await.map(|_| engine),
                 Err(fault) => Err(fault),
             };
             match usable {
-                Ok(()) => {
+                Ok(engine) => {
+                    references.extend(engine.references().await.unwrap_or_default());
                     let runtime =
                         spec.runtime.as_ref().map(|name| format!("runtime = \"{name}\"\n")).unwrap_or_default();
                     text += &format!("[[engine]]\nname = \"{name}\"\nkind = \"{}\"\n{runtime}\n", spec.kind);
                     found.push(name.to_owned());
                 }
-                Err(fault) => text += &format!("# {name}: {}\n\n", fault.cause.replace(['\n', '\r'], " ")),
+                Err(fault) => {
+                    let help = fault.hint.map(|hint| format!("\n# help: {hint}")).unwrap_or_default();
+                    text += &format!("# {name}: {}{help}\n\n", fault.cause);
+                }
             }
         }
     });
     text += "[[image]]\nname = \"scratch\"\nscratch = true\n\n";
-    match super::mmdebstrap() {
+    for (number, reference) in references.iter().take(MAX_REFERENCES).enumerate() {
+        // A JSON string is a TOML one, too.
+        let reference = serde_json::Value::from(reference.as_str());
+        text += &format!("[[image]]\nname = \"found-{}\"\nreference = {reference}\n\n", number + 1);
+    }
+    match mmdebstrap::version() {
         Ok(_) => {
             for (name, suite) in SUITES {
                 text += &format!("[[image]]\nname = \"{name}\"\nbootstrap = {{ suite = \"{suite}\" }}\n\n");
             }
         }
-        Err(fault) => text += &format!("# no bootstrapped images: {}\n", fault.cause),
+        Err(error) => text += &format!("# no bootstrapped images: {error}\n"),
     }
     std::fs::write(&arguments.output, text.trim_end().to_owned() + "\n").map_err(Error::io(&arguments.output))?;
     print(&format!(
-        "wrote {}: engines {}\nnext: abicus plan, then abicus run\n",
+        "wrote {}: engines {}; {} of {} images that engines have\nnext: abicus plan, then abicus run\n",
         arguments.output.display(),
-        found.join(", ")
+        found.join(", "),
+        references.len().min(MAX_REFERENCES),
+        references.len(),
     ))?;
     Ok(Exit::Expected)
 }

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::plan::Plan;
-use crate::spec::{CellGlobError, Matrix, Selection, SpecErrors, World};
+use crate::spec::{CellGlobError, Files, Matrix, Selection, SpecErrors, World};
 use crate::store::StoreError;
 
 /// How a command ended, as an exit code tells it.
@@ -147,8 +147,15 @@ enum Command {
     Man(completions::Man),
 }
 
-/// Runs the command the arguments name. Prints errors; never panics on them.
+/// Runs the command the arguments name. Prints errors; a panic is a defect of abicus, and said to be one.
 pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        anstream::eprintln!("abicus has a defect ({panic}): please report it, with the command and the matrix");
+    }));
+    std::panic::catch_unwind(command).unwrap_or(Exit::CouldNotRun.into())
+}
+
+fn command() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -205,7 +212,7 @@ struct MatrixArgument {
 }
 
 impl MatrixArgument {
-    /// Reads the matrix; returns its text too, which a run keeps verbatim.
+    /// Reads the matrix and the lists of hosts it names; returns the text with those hosts too, which a run keeps.
     fn read(&self) -> Result<(Matrix, String), Error> {
         let name = self.matrix.display().to_string();
         let text = std::fs::read_to_string(&self.matrix).map_err(|source| match source.kind() {
@@ -216,15 +223,30 @@ impl MatrixArgument {
             _ => Error::Io { path: name.clone(), source },
         })?;
         let world = World { base: self.base(), exists: &|path| path.exists() };
-        Ok((crate::spec::resolve(&text, &name, &world)?, text))
+        let files = Files {
+            base: self.base(),
+            home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+            read: &|path| std::fs::read_to_string(path),
+            list: &|dir| {
+                let names = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+                names.collect()
+            },
+        };
+        let expanded = crate::spec::expand(&text, &name, &files)?;
+        Ok((expanded.resolve(&name, &world)?, expanded.text))
     }
 
     /// The directory relative paths of the matrix start from.
     fn base(&self) -> PathBuf {
-        match self.matrix.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        }
+        base(&self.matrix)
+    }
+}
+
+/// The directory relative paths of a matrix start from.
+fn base(matrix: &std::path::Path) -> PathBuf {
+    match matrix.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 
@@ -237,6 +259,9 @@ struct SelectionArguments {
     /// Only hosts whose name matches (repeatable)
     #[arg(long, value_name = "GLOB")]
     host: Vec<String>,
+    /// Only hosts with this label, `key` or `key=glob` (repeatable)
+    #[arg(long, value_name = "LABEL")]
+    label: Vec<String>,
     /// Only engines whose name matches (repeatable)
     #[arg(long, value_name = "GLOB")]
     engine: Vec<String>,
@@ -251,11 +276,11 @@ struct SelectionArguments {
 impl SelectionArguments {
     /// Whether cells of the matrix are left out.
     fn is_some(&self) -> bool {
-        ![&self.cells, &self.host, &self.engine, &self.image].into_iter().all(Vec::is_empty)
+        ![&self.cells, &self.host, &self.label, &self.engine, &self.image].into_iter().all(Vec::is_empty)
     }
 
     fn plan(&self, matrix: &Matrix) -> Result<Plan, Error> {
-        let selection = Selection::new(&self.cells, &self.host, &self.engine, &self.image)?;
+        let selection = Selection::new(&self.cells, &self.host, &self.engine, &self.image)?.labelled(&self.label)?;
         let plan = crate::plan::plan(matrix, &selection, !self.no_controls);
         if plan.cells.iter().all(|planned| planned.role.is_control()) {
             let axis = |names: Vec<&str>| names.join(", ");
@@ -277,8 +302,17 @@ impl SelectionArguments {
 #[derive(Debug, Args)]
 struct ReportsArgument {
     /// Where runs land
-    #[arg(long, default_value = "reports", value_name = "DIR", env = "ABICUS_REPORTS")]
+    #[arg(long, default_value = Self::DEFAULT, value_name = "DIR", env = "ABICUS_REPORTS")]
     reports: PathBuf,
+}
+
+impl ReportsArgument {
+    const DEFAULT: &str = "reports";
+
+    /// Whether nobody said anything else.
+    fn is_default(&self) -> bool {
+        self.reports.as_os_str() == Self::DEFAULT
+    }
 }
 
 /// Where images and probes are kept between runs.
@@ -290,14 +324,23 @@ fn cache_dir() -> PathBuf {
         .unwrap_or_else(|| std::env::temp_dir().join("abicus-cache"))
 }
 
-/// The tool that makes images from a distribution's packages, as far as one can tell without making one.
-fn mmdebstrap() -> Result<crate::engine::Facts, crate::fault::Fault> {
-    use crate::fault::{Fault, Phase};
-    let output = std::process::Command::new("mmdebstrap").arg("--version").output().map_err(|error| {
-        Fault::new(Phase::Image, format!("mmdebstrap cannot be run: {error}")).hint("apt-get install mmdebstrap")
-    })?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Ok([("tool".to_owned(), version)].into())
+/// The first signal stops what is done in order, the second at once.
+async fn on_signal(stop: impl Fn() + Send) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return;
+    };
+    for first in [true, false] {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        if !first {
+            anstream::eprintln!("stopped at once; `abicus sweep` removes what was left");
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+        stop();
+    }
 }
 
 /// Whether standard output went away; printing to a closed pipe is not an error.

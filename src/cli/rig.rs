@@ -23,7 +23,7 @@ pub(super) fn open(matrix: &Matrix, plan: &Plan, base: &Path) -> Result<Rig, Err
     for spec in &matrix.hosts {
         let reach = host::open(spec, &cache);
         for engine in &plan.engines {
-            engines.insert((spec.id.clone(), engine.id.clone()), engine::open(engine, &reach, &cache));
+            engines.insert((spec.id.clone(), engine.id.clone()), engine::open(engine, &spec.id, &reach));
         }
         hosts.insert(spec.id.clone(), (spec.clone(), reach));
     }

@@ -14,7 +14,7 @@ use crate::id::RunId;
 use crate::plan::Plan;
 use crate::progress::{self, Manner};
 use crate::spec::{Matrix, World};
-use crate::store::{self, FORMAT, RunInfo, RunWriter, State};
+use crate::store::{self, FORMAT, RunInfo, RunWriter};
 
 /// Run the matrix and leave a report
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     parallel: Option<u32>,
     /// Go on with a run that was cut off: the last one, or this
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last", conflicts_with_all = ["cells", "host", "engine", "image", "no_controls"])]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last", conflicts_with_all = ["cells", "host", "label", "engine", "image", "no_controls"])]
     resume: Option<String>,
     /// Say only what is wrong
     #[arg(long, short, conflicts_with = "json")]
@@ -65,21 +65,30 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         Some(which) => resume(&arguments, which)?,
         None => begin(&arguments)?,
     };
-    matrix.defaults.bench |= arguments.bench;
-    matrix.defaults.parallel = arguments.parallel.map(|n| n as usize).or(matrix.defaults.parallel);
+    let info = writer.info();
+    matrix.defaults.bench |= info.bench;
+    if let Some(parallel) = info.parallel {
+        matrix.defaults.parallel = Some(parallel as usize);
+        matrix.hosts.iter_mut().for_each(|host| host.parallel = None);
+    }
+    let base = super::base(Path::new(&info.matrix_file));
     let dir = writer.dir().to_owned();
     if manner == Manner::Auto {
         anstream::eprintln!("run {}: {}", writer.run(), progress::greeting(&plan, Catalogue::built_in()));
         anstream::eprintln!("if it is killed, `abicus sweep --run {}` removes what it leaves", writer.run());
     }
-    let interrupted = drive(&matrix, plan, writer, &done, manner, &arguments.matrix.base())?;
+    let interrupted = drive(&matrix, plan, writer, &done, manner, &base)?;
     let (summary, exit) = report::render_into(&dir, &dir, None, arguments.strict)?;
     if manner != Manner::Json {
         print(&summary)?;
     }
     if interrupted {
         let run = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        anstream::eprintln!("interrupted; `abicus run --resume {run}` goes on");
+        let elsewhere = match arguments.reports.is_default() {
+            true => String::new(),
+            false => format!(" --reports {}", arguments.reports.reports.display()),
+        };
+        anstream::eprintln!("interrupted; `abicus run --resume {run}{elsewhere}` goes on");
         return Ok(Exit::Interrupted);
     }
     Ok(exit)
@@ -95,6 +104,7 @@ struct Begun {
 fn begin(arguments: &Arguments) -> Result<Begun, Error> {
     let (matrix, text) = arguments.matrix.read()?;
     let plan = arguments.selection.plan(&matrix)?;
+    let file = &arguments.matrix.matrix;
     let info = RunInfo {
         format: FORMAT,
         id: RunId::new(),
@@ -104,36 +114,40 @@ fn begin(arguments: &Arguments) -> Result<Begun, Error> {
         started: Timestamp::now(),
         finished: None,
         interrupted: false,
-        matrix_file: arguments.matrix.matrix.display().to_string(),
+        matrix_file: std::path::absolute(file).map_err(Error::io(file))?.display().to_string(),
         matrix: text,
+        bench: arguments.bench,
+        parallel: arguments.parallel,
         cells: plan.cells.iter().map(|planned| (planned.cell.clone(), planned.role)).collect(),
         controls: plan.controls.clone(),
         selected: arguments.selection.is_some(),
         skips: plan.skips.iter().map(|skipped| (skipped.cell.clone(), skipped.reason.clone())).collect(),
     };
     let writer = RunWriter::create(&arguments.reports.reports, info)?;
-    Ok(Begun { matrix, plan, writer, done: Done::new() })
+    Ok(Begun { matrix, plan, writer, done: Done::default() })
 }
 
-/// The matrix of a resumed run is the one it kept; cells that ran or were skipped are not done again.
+/// The matrix of a resumed run is the one it kept, and so is where its relative paths start; cells that ran or were skipped
+/// are not done again.
 fn resume(arguments: &Arguments, which: &str) -> Result<Begun, Error> {
     let dir = find_unfinished(&arguments.reports.reports, which)?;
     let run = store::load(&dir)?;
-    let world = World { base: arguments.matrix.base(), exists: &|path| path.exists() };
+    let world = World { base: super::base(Path::new(&run.info.matrix_file)), exists: &|path| path.exists() };
     let matrix = crate::spec::resolve(&run.info.matrix, &run.info.matrix_file, &world)?;
     let mut plan = crate::plan::plan(&matrix, &Default::default(), true);
     plan.cells.retain(|planned| run.info.cells.iter().any(|(cell, _)| *cell == planned.cell));
     let payload = materialize(&cache_dir())?.digest;
+    if arguments.bench || arguments.parallel.is_some() {
+        return Err(Error::usage("`--bench` and `--parallel` are the resumed run's own", "leave them out"));
+    }
     if payload != run.info.payload {
         return Err(Error::usage(
             format!("run {} was made with other probes", run.info.id),
             "results of two versions of the probes do not belong in one run: start a new run",
         ));
     }
-    let settled = |state: &State| matches!(state, State::Ran { .. } | State::Skipped { .. });
-    let done = run.cells.values().filter(|record| settled(&record.state)).map(|r| r.cell.clone()).collect();
     let writer = RunWriter::resume(&dir, &run)?;
-    Ok(Begun { matrix, plan, writer, done })
+    Ok(Begun { matrix, plan, writer, done: Done::of(&run) })
 }
 
 fn find_unfinished(reports: &Path, which: &str) -> Result<PathBuf, Error> {
@@ -175,10 +189,12 @@ fn drive(
         let rig = Arc::new(rig::open(matrix, &plan, base)?);
         let (events, received) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
-        let signals = tokio::spawn(on_signal(stop));
+        let signals = tokio::spawn(super::on_signal(move || {
+            let _ = stop.send(true);
+        }));
         let shown = {
-            let plan = plan.clone();
-            tokio::spawn(async move { progress::show(&plan, manner, received).await })
+            let (plan, done) = (plan.clone(), done.clone());
+            tokio::spawn(async move { progress::show(&plan, &done, manner, received).await })
         };
         let (writer, interrupted) = execute::execute(plan.clone(), rig, writer, done, events, stopped).await?;
         // The channel is closed now; what is left to show is shown before anything else is printed.
@@ -190,23 +206,4 @@ fn drive(
     // Clean-up tasks of cancelled cells get a moment; a hung engine does not hold us.
     runtime.shutdown_timeout(std::time::Duration::from_secs(10));
     result
-}
-
-/// The first signal stops the run in order, the second at once.
-async fn on_signal(stop: watch::Sender<bool>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        return;
-    };
-    for first in [true, false] {
-        tokio::select! {
-            _ = int.recv() => {}
-            _ = term.recv() => {}
-        }
-        if !first {
-            anstream::eprintln!("stopped at once; `abicus sweep` removes what was left");
-            std::process::exit(Exit::Interrupted.code().into());
-        }
-        let _ = stop.send(true);
-    }
 }

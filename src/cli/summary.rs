@@ -7,10 +7,14 @@ use anstyle::{AnsiColor, Style};
 use super::table;
 use crate::catalog::Requirement;
 use crate::judge::Verdict;
-use crate::render::View;
+use crate::render::{NotRun, View, not_run, printable};
 
 /// More findings than this scroll the matrix away; the report has all.
 const MAX_FINDINGS: usize = 8;
+/// More reasons why cells did not run than this are for the report.
+const MAX_OUTAGES: usize = 5;
+/// Longer reasons are for the report.
+const MAX_REASON: usize = 300;
 /// A wider matrix than this is for the report.
 const MAX_COLUMNS: usize = 12;
 
@@ -21,9 +25,10 @@ pub(super) fn summary(view: &View<'_>) -> String {
         let _ = writeln!(out, "note: {note}");
     }
     findings(view, &mut out);
+    outages(view, &mut out);
     for waiver in view.waivers.iter().filter(|waiver| waiver.fate.is_trouble()) {
         let fail = style(Verdict::Fail);
-        let _ = writeln!(out, "{fail}{}{fail:#} {} {}", glyph(Verdict::Fail), waiver.waiver, waiver.fate.words());
+        let _ = writeln!(out, "{fail}{}{fail:#} {} {}", glyph(Verdict::Fail), waiver.waiver, waiver.words());
     }
     matrix(view, &mut out);
     let counts: Vec<String> = view
@@ -46,7 +51,8 @@ fn findings(view: &View<'_>, out: &mut String) {
         };
         let style = style(verdict);
         let layer = finding.layer.as_ref().map(|layer| format!(", {layer}")).unwrap_or_default();
-        let _ = writeln!(out, "{style}{}{style:#} {} ({}{layer})", glyph(verdict), finding.title, cells(finding.cells));
+        let (glyph, told, cells) = (glyph(verdict), &finding.title, cells(finding.cells));
+        let _ = writeln!(out, "{style}{glyph}{style:#} {told} ({cells}{layer}) {}", finding.id);
         if let Some(condition) = finding.condition.as_ref().filter(|condition| *condition != "always") {
             let _ = writeln!(out, "  when {condition}");
         }
@@ -61,6 +67,28 @@ fn findings(view: &View<'_>, out: &mut String) {
         let _ = writeln!(out, "  and {} more in the report", weighty.len() - MAX_FINDINGS);
     }
     if !weighty.is_empty() {
+        out.push('\n');
+    }
+}
+
+/// What could not run, by reason: a dead switch is one thing to mend however many hosts are behind it.
+fn outages(view: &View<'_>, out: &mut String) {
+    let outages: Vec<_> = not_run(view).into_iter().filter(NotRun::is_outage).collect();
+    for outage in outages.iter().take(MAX_OUTAGES) {
+        let (style, glyph) = (style(outage.verdict), glyph(outage.verdict));
+        let reason = printable(&outage.reason, MAX_REASON);
+        let _ = writeln!(out, "{style}{glyph}{style:#} {reason} ({})", cells(outage.cells.len()));
+        if let Some(hint) = &outage.hint {
+            let _ = writeln!(out, "  help: {}", printable(hint, MAX_REASON));
+        }
+        for known in outage.known() {
+            let _ = writeln!(out, "  known as {}: {}", known.id, known.fix);
+        }
+    }
+    if outages.len() > MAX_OUTAGES {
+        let _ = writeln!(out, "  and {} more reasons in the report", outages.len() - MAX_OUTAGES);
+    }
+    if !outages.is_empty() {
         out.push('\n');
     }
 }

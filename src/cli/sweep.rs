@@ -9,7 +9,7 @@ use super::{Error, Exit, MatrixArgument, cache_dir, print, rig};
 use crate::engine::{self, Engine};
 use crate::host;
 use crate::id::RunId;
-use crate::spec::{EngineKind, EngineSpec, HostSpec};
+use crate::spec::{EngineKind, EngineSpec, HostKind, HostSpec};
 
 /// Remove containers and other leftovers of runs that died
 #[derive(Debug, Args)]
@@ -17,14 +17,14 @@ use crate::spec::{EngineKind, EngineSpec, HostSpec};
 Examples:
   abicus sweep                        leftovers of every run, in every engine of matrix.toml
   abicus sweep --run 01JD…            of one run
-  abicus sweep --cache                the images imported into docker and podman too")]
+  abicus sweep --cache                also images kept in docker, in podman and here: the next run makes them anew")]
 pub(super) struct Arguments {
     #[command(flatten)]
     matrix: MatrixArgument,
     /// Only of this run
     #[arg(long)]
     run: Option<RunId>,
-    /// Also the images kept in engines for later runs
+    /// Also the images kept for later runs, in engines and on this machine
     #[arg(long)]
     cache: bool,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         let reach = host::open(spec, &cache);
         let mut swept = vec![];
         for engine in &engines {
-            let Ok(handle) = engine::open(engine, &reach, &cache) else { continue };
+            let Ok(handle) = engine::open(engine, &spec.id, &reach) else { continue };
             // An engine that is not there holds nothing of ours.
             if handle.fingerprint().await.is_ok() {
                 swept.push((what(hosts.len(), spec, engine), sweep(&*handle, &arguments).await));
@@ -60,6 +60,19 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
                 anstream::eprintln!("{what}: could not sweep: {why}");
             }
         }
+    }
+    // They carry no name of a run.
+    if arguments.run.is_none() {
+        for dir in host::vm::sweep(&std::env::temp_dir()) {
+            print(&format!("virtual machines: removed {}\n", dir.display()))?;
+            removed += 1;
+        }
+    }
+    let images = cache.join("images");
+    if arguments.cache && images.exists() {
+        std::fs::remove_dir_all(&images).map_err(Error::io(&images))?;
+        print(&format!("images: removed {}\n", images.display()))?;
+        removed += 1;
     }
     print(&format!("{removed} leftovers removed\n"))?;
     Ok(if failed { Exit::Inconclusive } else { Exit::Expected })
@@ -92,7 +105,9 @@ fn subjects(arguments: &Arguments) -> Result<(Vec<HostSpec>, Vec<EngineSpec>), E
         if !engines.iter().any(|engine| engine.kind == EngineKind::BuiltIn) {
             engines.push(built_in());
         }
-        return Ok((matrix.hosts, engines));
+        // A virtual machine keeps nothing: what was in it is gone with it.
+        let hosts = matrix.hosts.into_iter().filter(|host| !matches!(host.kind, HostKind::Vm(_)));
+        return Ok((hosts.collect(), engines));
     }
     let engines = vec![
         built_in(),

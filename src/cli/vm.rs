@@ -1,14 +1,14 @@
 //! `abicus vm`: kernels and disks of virtual machines, made ahead of a run, listed, removed.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Error, Exit, Format, MatrixArgument, cache_dir, print, print_json, table};
+use super::{Error, Exit, Format, MatrixArgument, cache_dir, print, print_json, rig, table};
 use crate::fault::Fault;
 use crate::host::vm::shelf::{Kept, Shelf};
 use crate::host::vm::{disk, kernel};
@@ -120,6 +120,9 @@ fn build(shelf: &Shelf, arguments: &Build) -> Result<Exit, Error> {
         return Ok(Exit::Expected);
     }
     let cancel = Arc::new(AtomicBool::new(false));
+    let signals = rig::runtime()?;
+    let stop = cancel.clone();
+    signals.spawn(super::on_signal(move || stop.store(true, Ordering::Relaxed)));
     let said = Mutex::new(String::new());
     // One line for each step, and none for a step that is only repeated.
     let say = |what: &str| {
@@ -129,30 +132,60 @@ fn build(shelf: &Shelf, arguments: &Build) -> Result<Exit, Error> {
             what.clone_into(&mut last);
         }
     };
-    let mut failed = false;
-    let mut made = |began: Instant, result: Result<Kept, Fault>| match result {
+    let made = |began: Instant, result: Result<Kept, Fault>| match result {
         Ok(kept) => {
-            print(&format!("{} in {:.1} s: {}\n", kept.label.name, began.elapsed().as_secs_f64(), kept.dir.display()))
+            let took = began.elapsed().as_secs_f64();
+            print(&format!("{} in {took:.1} s: {}\n", kept.label.name, kept.dir.display()))?;
+            Ok::<bool, Error>(true)
         }
+        // Said once, at the end.
+        Err(_) if cancel.load(Ordering::Relaxed) => Ok(false),
         Err(fault) => {
-            failed = true;
             let hint = fault.hint.map(|hint| format!("\n  help: {hint}")).unwrap_or_default();
             anstream::eprintln!("error: {}{hint}", fault.cause);
-            Ok(())
+            Ok(false)
         }
     };
     if arguments.fresh {
         forget(shelf, &wanted)?;
     }
-    for package in &wanted.kernels {
-        let began = Instant::now();
-        made(began, kernel::packaged(shelf, package, &cancel, &say))?;
+    // Each waits for a mirror and unpacks in turns: two at a time keep a line and two processors busy.
+    let todo = wanted.kernels.iter().map(What::Kernel).chain(wanted.disks.iter().map(What::Disk));
+    let todo = Mutex::new(todo.collect::<Vec<_>>().into_iter());
+    let work = || {
+        let mut fine = true;
+        loop {
+            if cancel.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let next = todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+            let began = Instant::now();
+            let result = match next {
+                None => return Ok(fine),
+                Some(What::Kernel(package)) => kernel::packaged(shelf, package, &cancel, &say),
+                Some(What::Disk(recipe)) => disk::with_engines(shelf, recipe, &cancel, &say),
+            };
+            fine &= made(began, result)?;
+        }
+    };
+    let fine = std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mine: Result<bool, Error> = work();
+        // A thread that panicked made nothing.
+        let other = other.join().unwrap_or(Ok(false));
+        Ok::<_, Error>(mine? & other?)
+    })?;
+    if cancel.load(Ordering::Relaxed) {
+        anstream::eprintln!("interrupted; what is whole is kept, and `abicus vm build` goes on");
+        return Ok(Exit::Interrupted);
     }
-    for recipe in &wanted.disks {
-        let began = Instant::now();
-        made(began, disk::with_engines(shelf, recipe, &cancel, &say))?;
-    }
-    Ok(if failed { Exit::CouldNotRun } else { Exit::Expected })
+    Ok(if fine { Exit::Expected } else { Exit::CouldNotRun })
+}
+
+/// One thing to make.
+enum What<'a> {
+    Kernel(&'a KernelPackage),
+    Disk(&'a DiskRecipe),
 }
 
 /// Takes what is to be made afresh off the shelf.

@@ -62,7 +62,7 @@ pub fn parse(stdout: &[u8]) -> Report {
         }
         if last {
             // Every line ends with a newline, so what follows the last one was cut off.
-            reader.fault("the output ends in the middle of a line");
+            reader.cut_off("the output ends in the middle of a line");
         } else {
             reader.line(line);
         }
@@ -84,8 +84,19 @@ struct Reader {
 
 impl Reader {
     fn fault(&mut self, cause: impl std::fmt::Display) {
+        self.add(Fault::new(Phase::Protocol, cause));
+    }
+
+    /// Something is missing at the end; who ended the program early is not to be seen in its output.
+    fn cut_off(&mut self, cause: impl std::fmt::Display) {
+        const HINT: &str =
+            "what arrived counts; run the cell again, and if it ends there again, its evidence shows after what";
+        self.add(Fault::new(Phase::Protocol, cause).hint(HINT));
+    }
+
+    fn add(&mut self, fault: Fault) {
         if self.report.faults.len() < MAX_FAULTS {
-            self.report.faults.push(Fault::new(Phase::Protocol, cause));
+            self.report.faults.push(fault);
         } else {
             self.more_faults += 1;
         }
@@ -226,7 +237,7 @@ impl Reader {
             .map(|p| format!("probe `{}` was cut off: {} of {} checks arrived", p.probe, p.reported, p.planned))
             .collect();
         for cause in cut {
-            self.fault(cause);
+            self.cut_off(cause);
         }
         if self.more_faults > 0 {
             self.report.faults.push(Fault::new(Phase::Protocol, format!("and {} more faults", self.more_faults)));

@@ -29,6 +29,13 @@ pub use options::EngineOptions;
 /// Facts about a thing: dotted lower-case name → text. Nothing volatile: equal facts mean equal things.
 pub type Facts = std::collections::BTreeMap<String, String>;
 
+/// Version of the library that makes filters, in what a runtime answers to `--version` (runc, youki).
+fn libseccomp(said: &str) -> Option<String> {
+    let version = said.lines().find_map(|line| line.trim().strip_prefix("libseccomp:"))?.trim();
+    let good = !version.is_empty() && version.len() < 40 && version.chars().all(|c| c.is_ascii_graphic());
+    good.then(|| version.to_owned())
+}
+
 /// The directory inside a cell where the payload appears, read-only.
 pub const PAYLOAD_DIR: &str = "/.abicus";
 
@@ -130,6 +137,11 @@ pub trait Engine: Send + Sync {
     /// Whether it has an image of this reference, so that nobody need fetch it.
     async fn has(&self, _reference: &str) -> Result<bool, Fault> {
         Ok(false)
+    }
+
+    /// The references of the images it has, those left out that abicus put there.
+    async fn references(&self) -> Result<Vec<String>, Fault> {
+        Ok(vec![])
     }
 
     /// Writes an image this engine has, or can pull, to a file as `docker save` does, so that every engine can be given it.

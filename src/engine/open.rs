@@ -1,6 +1,5 @@
 //! From a declaration to an engine.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::builtin::BuiltIn;
@@ -11,14 +10,18 @@ use super::scripted::Scripted;
 use crate::execute::EngineHandle;
 use crate::fault::{Fault, Phase};
 use crate::host::Reach;
+use crate::id::HostId;
 use crate::spec::{EngineKind, EngineSpec};
 
-/// Opens an engine of a host; `cache` is abicus' own directory on this machine. Nothing is contacted yet:
-/// [`super::Engine::fingerprint`] does that.
-pub fn open(spec: &EngineSpec, reach: &Arc<dyn Reach>, _cache: &Path) -> EngineHandle {
+/// Opens an engine of `host`. Nothing is contacted yet: [`super::Engine::fingerprint`] does that.
+pub fn open(spec: &EngineSpec, host: &HostId, reach: &Arc<dyn Reach>) -> EngineHandle {
     let container = |kind| -> EngineHandle {
         let (runtime, options) = (spec.runtime.clone(), spec.options.clone());
-        let endpoint = if reach.is_here() { Endpoint::Default } else { Endpoint::There(There(reach.clone())) };
+        let endpoint = match reach.endpoint() {
+            Some(endpoint) => endpoint.clone(),
+            None if reach.is_here() => Endpoint::Default,
+            None => Endpoint::There(There { host: host.clone(), reach: reach.clone() }),
+        };
         Ok(Arc::new(ContainerEngine::new(kind, endpoint, runtime, options, Environment::of_process())?))
     };
     let command = |kind| -> EngineHandle {

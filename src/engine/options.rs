@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineOptions {
-    /// The seccomp profile: `"default"` (the engine's own), `"unconfined"`, or the path of a profile in JSON.
+    /// The seccomp profile: `"default"` (the engine's own), `"docker"` or `"podman"` (that engine's default, under another),
+    /// `"unconfined"`, or the path of a profile in JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Seccomp>,
     /// All capabilities, all devices, no seccomp, no masked paths.
@@ -92,6 +93,16 @@ impl EngineOptions {
         .filter_map(|(set, name)| set.then_some(name))
         .collect()
     }
+
+    /// The AppArmor profile to ask for, where one is.
+    pub(super) fn apparmor_profile(&self) -> Option<&str> {
+        self.apparmor.as_deref().filter(|profile| *profile != "unconfined")
+    }
+
+    /// The SELinux label to ask for, where one is.
+    pub(super) fn selinux_label(&self) -> Option<&str> {
+        self.selinux.as_deref().filter(|label| *label != "disable")
+    }
 }
 
 /// Which seccomp profile.
@@ -100,6 +111,10 @@ impl EngineOptions {
 pub enum Seccomp {
     /// The engine's own default.
     Default,
+    /// What docker 20.10 applies unasked.
+    Docker,
+    /// What podman applies unasked, of containers-common 0.50.
+    Podman,
     /// None.
     Unconfined,
     /// A profile in JSON, in docker's or OCI's form.
@@ -110,6 +125,8 @@ impl From<String> for Seccomp {
     fn from(text: String) -> Self {
         match text.as_str() {
             "default" => Self::Default,
+            "docker" => Self::Docker,
+            "podman" => Self::Podman,
             "unconfined" => Self::Unconfined,
             _ => Self::File(text.into()),
         }
@@ -120,6 +137,8 @@ impl From<Seccomp> for String {
     fn from(seccomp: Seccomp) -> Self {
         match seccomp {
             Seccomp::Default => "default".to_owned(),
+            Seccomp::Docker => "docker".to_owned(),
+            Seccomp::Podman => "podman".to_owned(),
             Seccomp::Unconfined => "unconfined".to_owned(),
             Seccomp::File(path) => path.to_string_lossy().into_owned(),
         }
@@ -305,6 +324,60 @@ mod tests {
         assert_eq!(options.ulimits["nproc"], Ulimit { soft: 64, hard: -1 });
         assert_eq!(options.cpus, Some(Cpus { nano: 500_000_000 }));
         assert_eq!(options.set().len(), 17, "an option is missing from `set`: {:?}", options.set());
+    }
+
+    #[test]
+    fn a_profile_is_named_or_a_path() {
+        let named = |text: &str| parse(&format!("seccomp = '{text}'")).unwrap().seccomp.unwrap();
+        for (text, profile) in [
+            ("default", Seccomp::Default),
+            ("docker", Seccomp::Docker),
+            ("podman", Seccomp::Podman),
+            ("unconfined", Seccomp::Unconfined),
+            ("./docker", Seccomp::File("./docker".into())),
+        ] {
+            assert_eq!(named(text), profile);
+            assert_eq!(String::from(profile), text);
+        }
+    }
+
+    /// One value for each option, in the order of `set`.
+    const EACH: [&str; 17] = [
+        "seccomp = 'profile.json'",
+        "privileged = true",
+        "capabilities = { add = ['KILL'] }",
+        "apparmor = 'mine'",
+        "selinux = 'u:r:t:s0'",
+        "userns = 'private'",
+        "network = 'host'",
+        "read_only = true",
+        "tmpfs = ['/t']",
+        "shm_size = 5",
+        "ulimits = { nofile = 5 }",
+        "devices = ['/dev/fuse']",
+        "pids_limit = 5",
+        "memory = 5",
+        "cpus = 1",
+        "platform = 'linux/386'",
+        "user = '5'",
+    ];
+
+    #[test]
+    fn the_table_of_the_readme_is_what_the_engines_say() {
+        use crate::engine::builtin::settings::BUILT_IN;
+        use crate::engine::command::Kind;
+        let all = parse(&EACH.join("\n")).unwrap().set();
+        let kinds = [Kind::Oci, Kind::Bubblewrap, Kind::Nspawn, Kind::Apptainer];
+        let mut table = "| option | docker, podman | built-in | oci | bubblewrap | nspawn | apptainer |\n|---|---|---|---|---|---|---|\n".to_owned();
+        for (option, text) in all.iter().zip(EACH) {
+            let options = parse(text).unwrap();
+            assert_eq!(options.set(), [*option]);
+            let built_in = !BUILT_IN.lacks.contains(option);
+            let commands = kinds.map(|kind| !kind.manner().lacks.contains(option) && kind.check(&options).is_ok());
+            let cells = [true, built_in].into_iter().chain(commands).map(|has| if has { " ✓ |" } else { " – |" });
+            table += &format!("| `{option}` |{}\n", cells.collect::<String>());
+        }
+        assert!(include_str!("../../README.md").contains(&table), "README.md should have:\n{table}");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! image = "debian-*"                       # glob, default `*`
 //! attempt = 1                              # default: any
 //! stdout = "captures/good.jsonl"           # relative to the script
-//! exit = 0                                 # or: signal = 9, deadline = true, hang = true, flood = true
+//! delay_ms = 100                           # how long it takes
+//! exit = 0                                 # or: signal = 9, deadline, hang, flood, panic = true
 //! fault = { phase = "transport", cause = "connection reset", transient = true }
 //! ```
 
@@ -59,7 +60,9 @@ struct Play {
     signal: Option<i32>,
     deadline: bool,
     hang: bool,
+    delay_ms: u64,
     flood: bool,
+    panic: bool,
     fault: Option<Fault>,
 }
 
@@ -114,6 +117,10 @@ impl Engine for Scripted {
         let Some(play) = self.script.play.iter().find(fits) else {
             return Attempt::broken(Fault::new(Phase::Engine, format!("the script has nothing for {}", job.cell)));
         };
+        tokio::time::sleep(std::time::Duration::from_millis(play.delay_ms)).await;
+        if play.panic {
+            std::panic::resume_unwind(Box::new("as the script says"));
+        }
         if play.hang {
             std::future::pending::<()>().await;
         }

@@ -13,25 +13,32 @@ use crate::plan::Planned;
 use crate::store::{AttemptRecord, State};
 
 /// Pause before another attempt: long enough for a busy daemon to breathe.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
-/// Tries a cell until an attempt delivers or the retries are used up. Only faults of the rig are tried again.
+/// Tries a cell until an attempt is not broken by the rig or the retries are used up. The last attempt counts, unless it
+/// delivered nothing and an earlier one did.
 pub(super) async fn until_it_counts(shared: &Shared, planned: &Planned, ready: &Ready) -> (State, Vec<AttemptRecord>) {
     let mut records = vec![];
-    let mut attempt = 1;
-    loop {
+    let mut counts: Option<State> = None;
+    for attempt in 1.. {
         let (state, record) = once(shared, planned, ready, attempt).await;
+        let again = match (&record.fault, &state) {
+            // What broke the attempt, also where something had arrived by then.
+            (Some(fault), _) | (None, State::Broken { fault }) => fault.transient,
+            (None, State::Ran { .. } | State::Skipped { .. }) => false,
+        };
         records.push(record);
-        let again = match &state {
-            State::Broken { fault } => fault.transient,
-            State::Ran { .. } | State::Skipped { .. } => false,
+        counts = match (counts, state) {
+            (Some(ran @ State::Ran { .. }), State::Broken { .. }) => Some(ran),
+            (_, state) => Some(state),
         };
         if !again || attempt > shared.rig.defaults.retries {
-            return (state, records);
+            break;
         }
-        attempt += 1;
         tokio::time::sleep(PAUSE).await;
     }
+    let nothing = || State::Broken { fault: Fault::new(Phase::Host, "no attempt was made") };
+    (counts.unwrap_or_else(nothing), records)
 }
 
 async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) -> (State, AttemptRecord) {
@@ -49,7 +56,16 @@ async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) ->
                 deadline: shared.rig.defaults.timeout,
                 output_cap: shared.rig.defaults.output_cap,
             };
-            explained(shared, cell, ready.engine.run(&job, &ready.prepared).await).await
+            let before = site(shared, cell).await;
+            let mut attempt = ready.engine.run(&job, &ready.prepared).await;
+            if let Err(seen) = attempt.ended {
+                let why = explained(shared, cell, before, seen.clone()).await;
+                if why != seen {
+                    attempt.notes.push(seen.to_string());
+                }
+                attempt.ended = Err(why);
+            }
+            attempt
         }
         _ => Attempt::broken(Fault::new(Phase::Host, "the run is shutting down")),
     };
@@ -66,15 +82,22 @@ async fn once(shared: &Shared, planned: &Planned, ready: &Ready, number: u32) ->
     (state(shared, &attempt), record)
 }
 
-/// Where the host is gone, that is why, whatever the engine saw of it.
-async fn explained(shared: &Shared, cell: &CellId, mut attempt: Attempt) -> Attempt {
-    if let (Err(seen), Some((_, reach))) = (&attempt.ended, shared.rig.hosts.get(&cell.host))
-        && let Some(lost) = reach.lost().await
-    {
-        attempt.notes.push(seen.to_string());
-        attempt.ended = Err(lost);
+/// Which connection to the host of a cell there is: the directory it has there.
+pub(super) async fn site(shared: &Shared, cell: &CellId) -> Option<String> {
+    Some(shared.rig.hosts.get(&cell.host)?.1.site().await.ok()?.dir)
+}
+
+/// Where the host is gone, that is why, whatever the engine saw of it; and where it was gone meanwhile too: what was `before`
+/// is there no more, and whatever that brought about is worth another try.
+pub(super) async fn explained(shared: &Shared, cell: &CellId, before: Option<String>, seen: Fault) -> Fault {
+    let Some((_, reach)) = shared.rig.hosts.get(&cell.host) else { return seen };
+    if let Some(lost) = reach.lost().await {
+        return lost;
     }
-    attempt
+    if before.is_some() && before != site(shared, cell).await {
+        return Fault::new(Phase::Host, format!("the connection to {} broke and was made anew", cell.host)).transient();
+    }
+    seen
 }
 
 type Slots = (tokio::sync::OwnedSemaphorePermit, Option<tokio::sync::OwnedSemaphorePermit>);
@@ -109,28 +132,8 @@ fn speaks_our_abi(image: &Image) -> bool {
 /// What the attempt comes to: something was delivered, or something broke.
 fn state(shared: &Shared, attempt: &Attempt) -> State {
     let report = collect::parse(&attempt.stdout);
-    let mut faults = report.faults;
-    match &attempt.ended {
-        Ok(Ended::Exit(0)) => {}
-        Ok(Ended::Exit(status)) => {
-            faults.push(Fault::new(Phase::Wait, format!("the probe exited with status {status}")))
-        }
-        Ok(Ended::Signal(signal)) => {
-            faults.push(Fault::new(Phase::Wait, format!("the probe was killed by signal {signal}")));
-        }
-        Ok(Ended::OutOfMemory) => faults.push(
-            Fault::new(Phase::Wait, "the kernel killed the probe: out of memory")
-                .hint("raise the engine's `memory` option"),
-        ),
-        Ok(Ended::Deadline) => faults.push(
-            Fault::new(Phase::Wait, "the probe was killed at the deadline").hint("raise `timeout` under [defaults]"),
-        ),
-        Ok(Ended::OutputCap) => faults.push(
-            Fault::new(Phase::Protocol, "the probe wrote more than the cap and was killed")
-                .hint("raise `output_cap` under [defaults]"),
-        ),
-        Err(fault) => faults.insert(0, fault.clone()),
-    }
+    // Why the program ended explains what is wrong with its output, so it comes first.
+    let faults: Vec<Fault> = unexpected_end(&attempt.ended).into_iter().chain(report.faults).collect();
     if report.observations.is_empty() {
         let nothing = || Fault::new(Phase::Protocol, "the probe said nothing at all");
         return State::Broken { fault: faults.into_iter().next().unwrap_or_else(nothing) };
@@ -138,5 +141,33 @@ fn state(shared: &Shared, attempt: &Attempt) -> State {
     match shared.write(|writer| writer.vector(&report.observations)) {
         Some(vector) => State::Ran { vector, probes: report.probes, facts: report.facts, faults },
         None => State::Broken { fault: Fault::new(Phase::Host, "what it saw could not be stored") },
+    }
+}
+
+/// What was wrong with how the program ended, if anything was.
+fn unexpected_end(ended: &Result<Ended, Fault>) -> Option<Fault> {
+    let wait = |cause: String, hint: &str| Some(Fault::new(Phase::Wait, cause).hint(hint));
+    match ended {
+        Ok(Ended::Exit(0)) => None,
+        Ok(Ended::Exit(status)) => wait(
+            format!("the probe exited with status {status}"),
+            "its last lines are in the evidence of the cell, below `evidence/`",
+        ),
+        Ok(Ended::Signal(signal)) => wait(
+            format!("the probe was killed by signal {signal}"),
+            "something outside abicus killed it: look at the host's kernel log and at limits of the engine",
+        ),
+        Ok(Ended::OutOfMemory) => wait(
+            "the kernel killed the probe: out of memory".to_owned(),
+            "raise the engine's `memory` option, or free memory on the host",
+        ),
+        Ok(Ended::Deadline) => {
+            wait("the probe was killed at the deadline".to_owned(), "raise `timeout` under [defaults]")
+        }
+        Ok(Ended::OutputCap) => {
+            let cause = "the probe wrote more than the cap and was killed";
+            Some(Fault::new(Phase::Protocol, cause).hint("raise `output_cap` under [defaults]"))
+        }
+        Err(fault) => Some(fault.clone()),
     }
 }

@@ -226,7 +226,7 @@ fn unfiltered(spec: &EngineSpec, observations: &Observations) -> Option<String> 
     let default = matches!(spec.kind, EngineKind::Docker | EngineKind::Podman | EngineKind::Oci | EngineKind::BuiltIn);
     let wanted = match &spec.options.seccomp {
         Some(Seccomp::Unconfined) => false,
-        Some(Seccomp::File(_)) => true,
+        Some(Seccomp::Docker | Seccomp::Podman | Seccomp::File(_)) => true,
         Some(Seccomp::Default) => default,
         None => default && !spec.options.privileged,
     };

@@ -6,11 +6,12 @@
 
 mod attempt;
 mod canary;
+mod class;
 mod event;
 mod payload;
 mod prepare;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{OnceCell, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 pub use canary::prove;
 pub use event::Event;
@@ -30,9 +31,9 @@ use crate::host::Reach;
 use crate::id::{CellId, EngineId, HostId, ImageId};
 use crate::image::registry::Access;
 use crate::image::{Image, ImageStore};
-use crate::plan::{Plan, Planned};
+use crate::plan::{Plan, Planned, Role};
 use crate::spec::{Defaults, HostSpec};
-use crate::store::{CellRecord, Entry, RunWriter, State, StoreError};
+use crate::store::{AttemptRecord, CellRecord, Entry, Run, RunWriter, State, StoreError};
 
 /// An engine on a host, ready to be asked; or why there is none.
 pub type EngineHandle = Result<Arc<dyn Engine>, Fault>;
@@ -55,8 +56,33 @@ pub struct Rig {
     pub defaults: Defaults,
 }
 
-/// Which cells a resumed run need not do again.
-pub type Done = std::collections::BTreeSet<CellId>;
+/// What a resumed run need not do again.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// Cells that ran or were skipped.
+    pub cells: BTreeSet<CellId>,
+    /// Those among them that hosts of a class share, with the facts they are shared by: of the host, of the engine.
+    shared: Vec<(CellId, Facts, Facts)>,
+}
+
+impl Done {
+    /// What a run has done so far: what broke, or was cut off by something that may be gone, is done again.
+    pub fn of(run: &Run) -> Self {
+        let settled = |state: &State| match state {
+            State::Ran { faults, .. } => !faults.iter().any(|fault| fault.transient),
+            State::Skipped { .. } => true,
+            State::Broken { .. } => false,
+        };
+        let done = || run.cells.values().filter(|record| settled(&record.state));
+        let shared = done().filter(|record| record.role == Role::ControlNoPolicy).filter_map(|record| {
+            let State::Ran { .. } = record.state else { return None };
+            let CellId { host, engine, .. } = record.cell.clone();
+            let (host, engine) = (run.hosts.get(&host)?, run.engines.get(&(host, engine))?);
+            Some((record.cell.clone(), host.facts.clone(), engine.facts.clone()))
+        });
+        Self { cells: done().map(|record| record.cell.clone()).collect(), shared: shared.collect() }
+    }
+}
 
 /// Runs the plan. `stop` turning true ends it early: running cells are cancelled and cleaned up, the rest is left.
 pub async fn execute(
@@ -67,8 +93,8 @@ pub async fn execute(
     events: tokio::sync::mpsc::UnboundedSender<Event>,
     stop: watch::Receiver<bool>,
 ) -> Result<(RunWriter, bool), StoreError> {
-    let shared = Arc::new(Shared::new(plan, rig, writer, events, stop));
-    shared.note(Event::Planned { cells: shared.plan.cells.len(), done: done.len() });
+    let shared = Arc::new(Shared::new(plan, rig, writer, events, stop, done));
+    shared.note(Event::Planned { cells: shared.plan.cells.len(), done: done.cells.len() });
     let interrupted = {
         let work = run_all(&shared, done);
         tokio::select! {
@@ -78,6 +104,7 @@ pub async fn execute(
     };
     if interrupted {
         sweep_engines(&shared).await;
+        join_all(shared.hosts.keys().map(|host| leave(&shared, host))).await;
     }
     let mut shared = shared;
     // Cancelled tasks drop their share when they are next polled; give them that moment.
@@ -104,7 +131,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 /// What is known of a host once it was looked at.
 struct HostLook {
-    facts: Facts,
+    facts: Arc<Facts>,
     /// Cells at a time.
     slots: Arc<Semaphore>,
 }
@@ -133,6 +160,8 @@ struct Shared {
     engines: HashMap<(HostId, EngineId), OnceCell<Result<Facts, Fault>>>,
     images: HashMap<ImageId, OnceCell<Result<Arc<Image>, Fault>>>,
     prepared: HashMap<(HostId, EngineId, ImageId), OnceCell<Result<Prepared, Fault>>>,
+    /// Controls that hosts of a class share.
+    turns: class::Turns,
     failed_writes: Mutex<Option<StoreError>>,
 }
 
@@ -143,6 +172,7 @@ impl Shared {
         writer: RunWriter,
         events: tokio::sync::mpsc::UnboundedSender<Event>,
         stop: watch::Receiver<bool>,
+        done: &Done,
     ) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let hosts = rig.hosts.keys().map(|id| (id.clone(), HostState::default())).collect();
@@ -173,6 +203,7 @@ impl Shared {
             engines,
             images,
             prepared,
+            turns: class::Turns::after(&done.shared),
             failed_writes: Mutex::new(None),
         }
     }
@@ -206,18 +237,24 @@ impl Shared {
 
 async fn run_all(shared: &Arc<Shared>, done: &Done) -> Result<(), StoreError> {
     let mut tasks = JoinSet::new();
-    let to_do: Vec<&Planned> = shared.plan.cells.iter().filter(|planned| !done.contains(&planned.cell)).collect();
+    let to_do: Vec<&Planned> = shared.plan.cells.iter().filter(|planned| !done.cells.contains(&planned.cell)).collect();
     for planned in &to_do {
         if let Some(host) = shared.hosts.get(&planned.cell.host) {
             host.left.fetch_add(1, Ordering::Relaxed);
         }
     }
+    let mut running: HashMap<Id, Planned> = HashMap::new();
     for planned in to_do {
-        tasks.spawn(run_cell(shared.clone(), planned.clone()));
+        running.insert(tasks.spawn(run_cell(shared.clone(), planned.clone())).id(), planned.clone());
     }
-    while let Some(result) = tasks.join_next().await {
-        if let Err(error) = result {
-            shared.note(Event::Warning { text: format!("a task of the run broke: {error}") });
+    while let Some(result) = tasks.join_next_with_id().await {
+        // A defect of abicus costs the cell in which it showed, and no other.
+        if let Err(error) = result
+            && let Some(planned) = running.remove(&error.id())
+        {
+            let broke = Fault::new(Phase::Wait, format!("abicus itself broke in this cell: {}", words(error)))
+                .hint("that is a defect of abicus: please report it, with what it wrote on standard error");
+            done_with(shared, planned, State::Broken { fault: broke }, vec![]).await;
         }
         if let Some(error) = shared.take_failed_write() {
             return Err(error);
@@ -227,16 +264,38 @@ async fn run_all(shared: &Arc<Shared>, done: &Done) -> Result<(), StoreError> {
 }
 
 async fn run_cell(shared: Arc<Shared>, planned: Planned) {
-    let (state, attempts) = match prepare::cell(&shared, &planned.cell).await {
+    let (state, attempts) = match prepare::cell(&shared, &planned).await {
         Err(state) => (state, vec![]),
-        Ok(ready) => attempt::until_it_counts(&shared, &planned, &ready).await,
+        Ok(ready) => {
+            let (state, attempts) = attempt::until_it_counts(&shared, &planned, &ready).await;
+            if let Some(turn) = ready.turn {
+                turn.end(&planned.cell.host, &state);
+            }
+            (state, attempts)
+        }
     };
+    done_with(&shared, planned, state, attempts).await;
+}
+
+/// What a task panicked with.
+fn words(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(words), _) => (*words).to_owned(),
+            (None, Some(words)) => words.clone(),
+            (None, None) => "it does not say how".to_owned(),
+        },
+        Err(cancelled) => cancelled.to_string(),
+    }
+}
+
+async fn done_with(shared: &Shared, planned: Planned, state: State, attempts: Vec<AttemptRecord>) {
     let host = planned.cell.host.clone();
-    let record = CellRecord { cell: planned.cell, role: planned.role, state, attempts };
+    let record = Arc::new(CellRecord { cell: planned.cell, role: planned.role, state, attempts });
     shared.entry(&Entry::Cell(record.clone()));
-    shared.note(Event::CellDone { record: Arc::new(record) });
+    shared.note(Event::CellDone { record });
     if shared.hosts.get(&host).is_some_and(|state| state.left.fetch_sub(1, Ordering::AcqRel) == 1) {
-        leave(&shared, &host).await;
+        leave(shared, &host).await;
     }
 }
 
@@ -274,9 +333,10 @@ async fn sweep_engines(shared: &Shared) {
     .await;
 }
 
-/// A cell that cannot run because a part of it is not there: a skip where the matrix says so, else an error.
+/// A cell that cannot run because a part of it is not there: a skip where the matrix says so, else an error. A host that
+/// was lost is no part that somebody could have left out.
 fn absent(optional: bool, fault: &Fault) -> State {
-    if optional {
+    if optional && fault.phase != Phase::Host {
         let hint = fault.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         return State::Skipped { reason: format!("{}{hint}", fault.cause) };
     }

@@ -7,29 +7,34 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::{Event, HostLook, Shared, absent, canary, unknown};
+use super::class::{Turn, turn};
+use super::{Event, HostLook, Shared, absent, attempt, canary, unknown};
 use crate::engine::{Engine, Facts, Prepared};
 use crate::fault::{Fault, Phase};
 use crate::host::{self, Tree};
 use crate::id::{CellId, HostId, ImageId};
 use crate::image::{Content, Image, Progress, Pull, Source, host_architecture};
+use crate::plan::Planned;
 use crate::spec::HostKind;
 use crate::store::{Entry, State};
 
 /// A cell that can run.
 pub(super) struct Ready {
     /// What is known of its host.
-    pub host: Facts,
+    pub host: Arc<Facts>,
     pub engine: Arc<dyn Engine>,
     pub image: Option<Arc<Image>>,
     pub prepared: Prepared,
+    /// Where it runs for other hosts too.
+    pub turn: Option<Turn>,
 }
 
 /// Gets everything ready, or says what the cell comes to without it.
-pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, State> {
+pub(super) async fn cell(shared: &Arc<Shared>, planned: &Planned) -> Result<Ready, State> {
+    let cell = &planned.cell;
     let host = shared.hosts.get(&cell.host).ok_or_else(|| unknown(cell))?;
-    let host = match host.look.get_or_init(|| look_at(shared, cell)).await {
-        Ok(host) => host.facts.clone(),
+    let (host, slots) = match host.look.get_or_init(|| look_at(shared, cell)).await {
+        Ok(host) => (host.facts.clone(), &host.slots),
         Err(fault) => return Err(State::Broken { fault: fault.clone() }),
     };
     let spec = shared.plan.engine(&cell.engine).ok_or_else(|| unknown(cell))?;
@@ -40,12 +45,14 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
         None => return Err(unknown(cell)),
     };
     let looked_at = shared.engines.get(&key).ok_or_else(|| unknown(cell))?;
-    if let Err(fault) = looked_at.get_or_init(|| fingerprint(shared, cell, &engine)).await {
-        return Err(absent(spec.optional, fault));
-    }
+    let known = match looked_at.get_or_init(|| fingerprint(shared, cell, slots, &engine)).await {
+        Ok(facts) => facts,
+        Err(fault) => return Err(absent(spec.optional, fault)),
+    };
     if cell.image.is_none() {
-        return Ok(Ready { host, engine, image: None, prepared: Prepared(String::new()) });
+        return Ok(Ready { host, engine, image: None, prepared: Prepared(String::new()), turn: None });
     }
+    let turn = turn(shared, planned, &host, known).await?;
     let slot = shared.images.get(&cell.image).ok_or_else(|| unknown(cell))?;
     let optional = shared.plan.image(&cell.image).is_some_and(|image| image.optional);
     let image = match slot.get_or_init(|| open(shared, &cell.image)).await {
@@ -57,10 +64,38 @@ pub(super) async fn cell(shared: &Arc<Shared>, cell: &CellId) -> Result<Ready, S
     }
     let key = (cell.host.clone(), cell.engine.clone(), cell.image.clone());
     let prepared = shared.prepared.get(&key).ok_or_else(|| unknown(cell))?;
-    match prepared.get_or_init(|| engine.prepare(&image)).await {
-        Ok(prepared) => Ok(Ready { host, engine, image: Some(image), prepared: prepared.clone() }),
+    let give = || async {
+        let _slot = slots.acquire().await.map_err(|_| shutting_down())?;
+        again(shared, cell, || engine.prepare(&image)).await
+    };
+    match prepared.get_or_init(give).await {
+        Ok(prepared) => Ok(Ready { host, engine, image: Some(image), prepared: prepared.clone(), turn }),
         Err(fault) => Err(State::Broken { fault: fault.clone() }),
     }
+}
+
+/// Asks once more after a fault that may be gone by then. Where the host is lost, that is why, whatever the engine saw of it.
+async fn again<T, F>(shared: &Shared, cell: &CellId, ask: impl Fn() -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut left = shared.rig.defaults.retries;
+    loop {
+        let before = attempt::site(shared, cell).await;
+        let fault = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(seen) => attempt::explained(shared, cell, before, seen).await,
+        };
+        if !fault.transient || left == 0 {
+            return Err(fault);
+        }
+        left -= 1;
+        tokio::time::sleep(attempt::PAUSE).await;
+    }
+}
+
+fn shutting_down() -> Fault {
+    Fault::new(Phase::Host, "the run is shutting down")
 }
 
 async fn look_at(shared: &Arc<Shared>, cell: &CellId) -> Result<HostLook, Fault> {
@@ -70,11 +105,9 @@ async fn look_at(shared: &Arc<Shared>, cell: &CellId) -> Result<HostLook, Fault>
     if let HostKind::Vm(_) = spec.kind {
         reach.expect(&trees(shared, &cell.host).await).await;
     }
-    let mut result = host::facts(&**reach).await;
-    if let Ok(facts) = &mut result {
-        facts.extend(reach.facts());
-    }
-    let facts = result.clone().unwrap_or_default();
+    let result = host::facts(&**reach).await;
+    let mut facts = result.clone().unwrap_or_default();
+    facts.extend(spec.labels.iter().map(|(key, value)| (format!("label.{key}"), value.clone())));
     let fault = result.err();
     shared.entry(&Entry::Host { host: cell.host.clone(), facts: facts.clone(), fault: fault.clone() });
     if let Some(fault) = fault {
@@ -82,7 +115,7 @@ async fn look_at(shared: &Arc<Shared>, cell: &CellId) -> Result<HostLook, Fault>
     }
     let cpus = facts.get("cpu.count").and_then(|n| n.parse().ok()).unwrap_or(1);
     let wide = spec.parallel.or(shared.rig.defaults.parallel).unwrap_or(cpus);
-    Ok(HostLook { facts, slots: Arc::new(Semaphore::new(wide)) })
+    Ok(HostLook { facts: Arc::new(facts), slots: Arc::new(Semaphore::new(wide)) })
 }
 
 /// Every tree that cells on a host will need, those that cannot be had left out: their cells will say so.
@@ -102,8 +135,15 @@ async fn trees(shared: &Arc<Shared>, host: &HostId) -> Vec<Tree> {
     trees
 }
 
-async fn fingerprint(shared: &Shared, cell: &CellId, engine: &Arc<dyn Engine>) -> Result<Facts, Fault> {
-    let mut result = engine.fingerprint().await.map(|facts| declared(shared, cell, facts));
+/// Costs a host as much as a cell does, and so takes one of its slots.
+async fn fingerprint(
+    shared: &Shared,
+    cell: &CellId,
+    slots: &Semaphore,
+    engine: &Arc<dyn Engine>,
+) -> Result<Facts, Fault> {
+    let _slot = slots.acquire().await.map_err(|_| shutting_down())?;
+    let mut result = again(shared, cell, || engine.fingerprint()).await.map(|facts| declared(shared, cell, facts));
     if let (Ok(facts), Some(spec)) = (&mut result, shared.plan.engine(&cell.engine))
         && let Some(run) = shared.write(|writer| Ok(writer.run().clone()))
     {
@@ -153,6 +193,14 @@ async fn open(shared: &Arc<Shared>, id: &ImageId) -> Result<Arc<Image>, Fault> {
             let architecture = architecture.as_deref().unwrap_or(host_architecture());
             referenced(shared, id, reference, architecture, progress).await
         }
+        Source::Reference { reference, architecture, pull: Pull::Engine } => {
+            let wanted = architecture.as_deref().unwrap_or(host_architecture());
+            let named = images.open(id, &spec.source, &shared.rig.base, host_architecture(), progress.clone()).await;
+            match named {
+                Ok(named) => Ok(looked_into(shared, named, reference, wanted, progress).await),
+                broken => broken,
+            }
+        }
         source => images.open(id, source, &shared.rig.base, host_architecture(), progress).await,
     };
     let result = result.map(Arc::new);
@@ -172,16 +220,10 @@ async fn referenced(
     architecture: &str,
     progress: Progress,
 ) -> Result<Image, Fault> {
-    let mut engines = vec![];
-    for spec in shared.plan.engines.iter().filter(|engine| engine.kind.has_references()) {
-        let handles = shared.rig.engines.iter().filter(|((_, id), _)| *id == spec.id);
-        engines.extend(handles.filter_map(|(_, handle)| handle.as_ref().ok()));
-    }
-    for engine in &engines {
-        if engine.has(reference).await == Ok(true)
-            && let Ok(image) = handed_over(shared, id, engine, reference, architecture, progress.clone()).await
-            && image.architecture.as_deref().is_none_or(|found| found == architecture)
-        {
+    let engines = engines_here(shared);
+    let has = join_all(engines.iter().map(|engine| engine.has(reference))).await;
+    for (engine, _) in engines.iter().zip(has).filter(|(_, has)| *has == Ok(true)) {
+        if let Ok(image) = handed_over(shared, id, engine, reference, architecture, progress.clone()).await {
             return Ok(image);
         }
     }
@@ -197,7 +239,31 @@ async fn referenced(
     Err(fault)
 }
 
-/// An image out of an engine, which pulls it where it has not got it.
+/// Engines of this machine that keep images by reference, where the run has cells on it. Those of other hosts are not
+/// asked: one that is dead or still to be booted would hold up every cell that waits for the image.
+fn engines_here(shared: &Shared) -> Vec<&Arc<dyn Engine>> {
+    let used: BTreeSet<&HostId> = shared.plan.cells.iter().map(|planned| &planned.cell.host).collect();
+    let here = used.into_iter().filter(|host| shared.rig.hosts.get(*host).is_some_and(|(_, reach)| reach.is_here()));
+    let here: Vec<&HostId> = here.collect();
+    let specs = shared.plan.engines.iter().filter(|engine| engine.kind.has_references());
+    let keys = specs.flat_map(|spec| here.iter().map(|host| ((*host).clone(), spec.id.clone())));
+    keys.filter_map(|key| shared.rig.engines.get(&key)?.as_ref().ok()).collect()
+}
+
+/// What is in an image that engines pull for themselves, from the first that hands it over: cells run from each engine's own.
+async fn looked_into(shared: &Shared, named: Image, reference: &str, architecture: &str, progress: Progress) -> Image {
+    for engine in engines_here(shared) {
+        if let Ok(mut found) = handed_over(shared, &named.id, engine, reference, architecture, progress.clone()).await {
+            found.facts.insert("pull".into(), "engine".into());
+            let architecture = named.architecture.or(found.architecture.take());
+            return Image { content: named.content, architecture, ..found };
+        }
+    }
+    // Why it cannot be had is each cell's to say.
+    named
+}
+
+/// An image out of an engine, which pulls it where it has not got it; one for another architecture is none.
 async fn handed_over(
     shared: &Shared,
     id: &ImageId,
@@ -213,6 +279,10 @@ async fn handed_over(
         .map_err(|error| Fault::new(Phase::Image, format!("{}: {error}", images.cache().display())))?;
     engine.export(reference, file.path()).await?;
     let mut image = images.open_archive(id, file.path(), None, architecture, progress).await?;
+    if let Some(found) = image.architecture.as_deref().filter(|found| *found != architecture) {
+        let cause = format!("{reference}: the engine has it for {found}, not for {architecture}");
+        return Err(Fault::new(Phase::Image, cause));
+    }
     image.facts.insert("reference".into(), reference.to_owned());
     Ok(image)
 }

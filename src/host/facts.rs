@@ -19,14 +19,20 @@ pub async fn facts(reach: &dyn Reach) -> Result<Facts, Fault> {
     facts.insert("kernel.release".into(), site.kernel_release.clone());
     facts.insert("kernel.version".into(), site.kernel_version.clone());
     facts.insert("arch".into(), site.machine.clone());
-    facts.insert("page.size".into(), site.page_size.to_string());
     facts.insert("cpu.count".into(), site.cpus.to_string());
+    if site.page_size > 0 {
+        facts.insert("page.size".into(), site.page_size.to_string());
+    }
     let files = files(reach, FILES).await;
     let mounts = text(reach, "/proc/self/mounts").await;
     let said = [cpu(&text(reach, "/proc/cpuinfo").await), os(reach).await, mitigations(reach).await];
-    let known = files.into_iter().chain(said.into_iter().flatten());
-    facts.extend(known.filter(|(_, value)| !value.is_empty()));
-    facts.insert("cgroup".into(), cgroup(&mounts).to_owned());
+    facts.extend(files.into_iter().chain(said.into_iter().flatten()));
+    if let Some(source) = facts.get_mut("clocksource") {
+        *source = settled(source).to_owned();
+    }
+    if !mounts.is_empty() {
+        facts.insert("cgroup".into(), cgroup(&mounts).to_owned());
+    }
     if let Some(total) = meminfo_total(&text(reach, "/proc/meminfo").await) {
         facts.insert("memory.gib".into(), total);
     }
@@ -42,6 +48,8 @@ pub async fn facts(reach: &dyn Reach) -> Result<Facts, Fault> {
     facts.extend(modules(reach, &site).await);
     // A connection that broke on the way left facts out without a word.
     reach.site().await?;
+    facts.extend(reach.facts());
+    facts.retain(|_, value| !value.is_empty());
     Ok(facts)
 }
 
@@ -84,6 +92,12 @@ async fn files(reach: &dyn Reach, files: &[(&str, &str)]) -> Vec<(String, String
         ((*name).to_owned(), text.trim().to_owned())
     });
     join_all(read).await
+}
+
+/// The kernel calls the TSC `tsc-early` until it has measured it against another clock, up to a second after it booted
+/// (arch/x86/kernel/tsc.c): how long ago that was is no property of a host.
+fn settled(clocksource: &str) -> &str {
+    clocksource.strip_suffix("-early").unwrap_or(clocksource)
 }
 
 fn cpu(cpuinfo: &str) -> Vec<(String, String)> {
@@ -175,7 +189,11 @@ fn cgroup(mounts: &str) -> &'static str {
 fn meminfo_total(text: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some((kib.saturating_add(1 << 19) >> 20).to_string())
+    Some(gib(kib))
+}
+
+pub(super) fn gib(kib: u64) -> String {
+    (kib.saturating_add(1 << 19) >> 20).to_string()
 }
 
 /// The loader that runs the host's own dynamic programs, for the libc probe without an image.
@@ -284,7 +302,7 @@ async fn config(reach: &dyn Reach, site: &Site) -> Vec<(String, String)> {
     options(&text_of)
 }
 
-fn options(config: &str) -> Vec<(String, String)> {
+pub(super) fn options(config: &str) -> Vec<(String, String)> {
     if !config.contains("CONFIG_") {
         return vec![];
     }
@@ -333,8 +351,10 @@ async fn modules(reach: &dyn Reach, site: &Site) -> Vec<(String, String)> {
 /// loaded from, which disk is the root and how a console is called cannot.
 pub fn class(facts: &Facts) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (name, value) in facts {
-        let value = if name == "kernel.cmdline" { matters(value) } else { value.clone() };
+    // What people call a host does not matter to a program, and one warning in the log taints a kernel.
+    let matter = |name: &str| !name.starts_with("label.") && name != "kernel.tainted";
+    for (name, value) in facts.iter().filter(|(name, _)| matter(name)) {
+        let value = if name == "kernel.cmdline" { words_that_matter(value).join(" ") } else { value.clone() };
         for part in [name.as_str(), value.as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
@@ -342,7 +362,8 @@ pub fn class(facts: &Facts) -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
-fn matters(cmdline: &str) -> String {
+/// The words of a kernel's command line that can matter to a program.
+pub fn words_that_matter(cmdline: &str) -> Vec<&str> {
     const OF_THE_MACHINE: [&str; 14] = [
         "BOOT_IMAGE",
         "root",
@@ -359,10 +380,10 @@ fn matters(cmdline: &str) -> String {
         "splash",
         "crashkernel",
     ];
-    let key = |word: &str| word.split('=').next().unwrap_or(word).to_owned();
-    let kept: Vec<&str> =
-        cmdline.split_whitespace().filter(|word| !OF_THE_MACHINE.contains(&key(word).as_str())).collect();
-    kept.join(" ")
+    let key = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+    // What abicus tells its own machines, they are told as facts.
+    let matters = |word: &&str| !OF_THE_MACHINE.contains(&key(word).as_str()) && !word.starts_with("abicus.");
+    cmdline.split_whitespace().filter(matters).collect()
 }
 
 #[cfg(test)]
@@ -380,6 +401,12 @@ mod tests {
             assert!(first.contains_key(name), "no {name}");
         }
         assert!(first.values().all(|value| !value.is_empty()), "{first:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_not_measured_yet_is_the_same_clock() {
+        assert_eq!(settled("tsc-early"), "tsc");
+        assert_eq!(settled("acpi_pm"), "acpi_pm");
     }
 
     #[test]
@@ -401,8 +428,17 @@ mod tests {
     fn two_machines_with_other_disks_are_of_one_class_and_with_another_vsyscall_they_are_not() {
         let host = |cmdline: &str| Facts::from([("kernel.cmdline".to_owned(), cmdline.to_owned())]);
         let class = |cmdline: &str| class(&host(cmdline));
-        assert_eq!(class("BOOT_IMAGE=/a root=UUID=1 ro console=ttyS0"), class("BOOT_IMAGE=/b root=/dev/sda1"));
+        assert_eq!(
+            class("BOOT_IMAGE=/a root=UUID=1 ro console=ttyS0"),
+            class("BOOT_IMAGE=/b root=/dev/sda1 abicus.root=1")
+        );
         assert_ne!(class("root=/dev/sda1"), class("root=/dev/sda1 vsyscall=none"));
+        // A label is a word of people's, and a warning in the log is an accident.
+        let plain = host("root=/dev/sda1");
+        for (name, value) in [("label.site", "lab"), ("kernel.tainted", "512")] {
+            let other = Facts::from([(name.to_owned(), value.to_owned())]);
+            assert_eq!(self::class(&plain), self::class(&plain.clone().into_iter().chain(other).collect()), "{name}");
+        }
     }
 
     #[test]

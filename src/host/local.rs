@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
+use super::limits;
 use super::reach::{Launched, Process, Reach, Reader, Site, Stat, Writer};
 use crate::fault::{Fault, Phase};
 use crate::probes;
@@ -137,6 +138,8 @@ impl Reach for Local {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Fault::new(Phase::Create, "the launcher has no output"));
         };
+        // It does nothing before it has its list.
+        limits::as_given(child.id());
         let (told, mut lifeline) = stream.into_split();
         // A launcher that died early shows up as the end of what it tells.
         let _ = lifeline.write_all(list).await;

@@ -4,17 +4,22 @@
 //! that hosts with equal facts are of one class. Knows no engine and no image.
 
 pub mod agent;
+mod endpoint;
 mod facts;
+mod limits;
 mod local;
 mod open;
+mod per_site;
 mod reach;
 mod ssh;
 mod unreachable;
 pub mod vm;
 
-pub use facts::{class, facts, loader};
+pub use endpoint::AtEndpoint;
+pub use facts::{class, facts, loader, words_that_matter};
 pub use local::Local;
 pub use open::open;
+pub(crate) use per_site::PerSite;
 pub(crate) use reach::text;
 pub use reach::{Launched, Process, Reach, Reader, Site, Stat, Tree, Writer};
 pub use ssh::Ssh;

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::engine::Facts;
+use crate::engine::container::Endpoint;
 use crate::fault::Fault;
 
 /// What every host says of itself before anything is asked.
@@ -87,6 +88,10 @@ pub trait Process: Send {
     async fn gone(&mut self);
     /// Kills it where letting go of the lifeline was not enough.
     fn kill(&mut self);
+    /// Why the way to it broke, where it did: its streams then end before everything has come.
+    fn lost(&self) -> Option<Fault> {
+        None
+    }
 }
 
 /// A launcher that works off a list.
@@ -116,7 +121,7 @@ pub struct Tree {
 #[async_trait]
 pub trait Reach: Send + Sync {
     /// What the host says of itself. The first call connects; later ones are answered from memory, or say that the
-    /// connection broke meanwhile.
+    /// connection broke meanwhile, or connect anew: then [`Site::dir`] is another, and what was put is there no more.
     async fn site(&self) -> Result<Site, Fault>;
 
     /// The first `most` bytes of a file, which may be one of proc or sys.
@@ -157,6 +162,16 @@ pub trait Reach: Send + Sync {
     /// while, as evidence.
     async fn leave(&self) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Where engines are, on a host of which nothing else can be reached.
+    fn endpoint(&self) -> Option<&Endpoint> {
+        None
+    }
+
+    /// How many times as long as on an ordinary host an engine there may take to answer.
+    fn patience(&self) -> u32 {
+        1
     }
 
     /// Whether the host's file system is this machine's too, so that paths and sockets need no detour.

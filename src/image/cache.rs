@@ -6,7 +6,7 @@
 //! CACHE/sources/HEX             the digest of what a source (a file as it was at that time, a bootstrap) was found to be
 //! CACHE/fetched/HEX/            blobs of an image that is being fetched from a registry
 //! CACHE/locks/HEX               held while somebody works on it
-//! CACHE/work/…                  work in progress; whoever finds one that nobody holds removes it
+//! CACHE/work                    work in progress; whoever finds one that nobody holds removes it
 //! ```
 //! A name under `trees` or `sources` appears by one rename of something complete and flushed, so what is there is whole.
 

@@ -64,16 +64,22 @@ impl ImageError {
         let doing = format!("{doing} `{}`", path.display());
         move |source| Self::Io { doing, source }
     }
+
+    /// There was no room for it.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
 }
 
 impl From<ImageError> for Fault {
     fn from(error: ImageError) -> Self {
         let fault = Self::new(Phase::Image, &error);
+        if error.is_full() {
+            return fault.hint("make room on the file system of the image cache, or point the cache elsewhere");
+        }
         match error {
             ImageError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    fault.hint("make room on the file system of the image cache, or point the cache elsewhere")
-                }
                 io::ErrorKind::PermissionDenied => fault.hint("make the file readable for this user, or run as root"),
                 io::ErrorKind::Interrupted | io::ErrorKind::TimedOut => fault.transient(),
                 _ => fault,
@@ -83,7 +89,9 @@ impl From<ImageError> for Fault {
                 let fault = if hint.is_empty() { fault } else { fault.hint(hint) };
                 if transient { fault.transient() } else { fault }
             }
-            ImageError::Digest { .. } => fault.hint("fetch or save the image again; the copy is damaged"),
+            ImageError::Digest { .. } => {
+                fault.hint("the copy there is damaged: save the image again, or push it to the registry again")
+            }
             ImageError::Malformed(_) => fault.hint("save the image again; the copy may be cut off"),
             ImageError::Hostile(_) => fault.hint("do not use this image before you know who made it"),
             ImageError::TooLarge(_) | ImageError::Interrupted => fault,

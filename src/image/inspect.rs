@@ -126,8 +126,22 @@ fn os_release(root: &Root) -> BTreeMap<String, String> {
     let read = |path| root.read(path, MAX_TEXT);
     let text = read("/etc/os-release").or_else(|| read("/usr/lib/os-release")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
+    if text.trim().is_empty() {
+        return red_hat_release(&String::from_utf8_lossy(&read("/etc/redhat-release").unwrap_or_default()));
+    }
     let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
     pairs.map(|(key, value)| (key.to_owned(), value.trim_matches(['"', '\'']).to_owned())).collect()
+}
+
+/// What there was before os-release(5), in its words: `CentOS release 6.10 (Final)`.
+fn red_hat_release(text: &str) -> BTreeMap<String, String> {
+    let line = text.lines().next().unwrap_or_default().trim();
+    let Some((name, rest)) = line.split_once(" release ") else { return BTreeMap::new() };
+    let first = name.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    let id = if name.starts_with("Red Hat Enterprise") { "rhel".to_owned() } else { first };
+    let version = rest.split_whitespace().next().unwrap_or_default();
+    let pairs = [("ID", id.as_str()), ("VERSION_ID", version), ("PRETTY_NAME", line)];
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 /// Installed packages with their versions, from dpkg's or apk's own list, sorted.
@@ -200,11 +214,14 @@ fn glibc(root: &Root, directories: &[String], architecture: Option<&str>) -> Opt
     })
 }
 
-/// From the text that running the library would print: `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
+/// From the text that running the library would print: `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`,
+/// and before 2.13 mostly `GNU C Library stable release version 2.12, by …`.
 fn glibc_version(bytes: &[u8]) -> Option<String> {
-    let start = find(bytes, b"GNU C Library (")?;
+    const NAME: &[u8] = b"GNU C Library ";
+    let start = find(bytes, NAME)?;
     let text = &bytes[start..bytes.len().min(start + 300)];
-    let at = find(text, b"release version ")? + b"release version ".len();
+    let Some(at) = find(text, b"release version ") else { return glibc_version(&bytes[start + NAME.len()..]) };
+    let at = at + b"release version ".len();
     let version: String =
         text[at..].iter().map(|b| char::from(*b)).take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     Some(version.trim_matches('.').to_owned()).filter(|version| version.contains('.'))
@@ -295,10 +312,22 @@ mod tests {
         let glibc = b"\0GNU C Library (Ubuntu GLIBC 2.35-0ubuntu3.8) stable release version 2.35.\nCopyright";
         assert_eq!(glibc_version(glibc).as_deref(), Some("2.35"));
         let old = b"GNU C Library stable release version 2.12, by Roland McGrath et al.";
-        assert_eq!(glibc_version(old), None, "very old ones have no brackets");
+        assert_eq!(glibc_version(old).as_deref(), Some("2.12"), "CentOS 6: no brackets");
+        let twice = [&b"see the GNU C Library manual\0"[..], &[b' '; 400], old].concat();
+        assert_eq!(glibc_version(&twice).as_deref(), Some("2.12"));
+        assert_eq!(glibc_version(b"GNU C Library without a number"), None);
         let musl = b"\0musl libc (x86_64)\nVersion %s\n\x001.2.3\x00127.0.0.1\0";
         assert_eq!(musl_version(musl).as_deref(), Some("1.2.3"));
         assert_eq!(musl_version(b"\x001.2.3\0"), None, "not musl at all");
+    }
+
+    #[test]
+    fn what_came_before_os_release_is_read_too() {
+        let says = |text| red_hat_release(text).into_values().collect::<Vec<_>>();
+        assert_eq!(says("CentOS release 6.10 (Final)\n"), ["centos", "CentOS release 6.10 (Final)", "6.10"]);
+        let old = "Red Hat Enterprise Linux Server release 5.11 (Tikanga)";
+        assert_eq!(says(old), ["rhel", old, "5.11"]);
+        assert!(says("").is_empty() && says("nonsense").is_empty());
     }
 
     #[test]

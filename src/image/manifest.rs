@@ -115,6 +115,25 @@ struct Descriptor {
 struct Platform {
     architecture: String,
     os: String,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+impl Platform {
+    /// `wanted` is `arm`, or with a variant `arm/v7`.
+    fn is(&self, wanted: &str) -> bool {
+        let (architecture, variant) = wanted.split_once('/').map_or((wanted, None), |(a, v)| (a, Some(v)));
+        self.os == "linux"
+            && self.architecture == architecture
+            && variant.is_none_or(|wanted| self.variant.as_deref() == Some(wanted))
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().filter(|variant| !variant.is_empty()).try_for_each(|variant| write!(f, "/{variant}"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -185,9 +204,8 @@ fn choose(index: Index, place: &str, tag: Option<&str>, architecture: &str) -> R
     }
     if found.len() > 1 {
         let offered: BTreeSet<String> =
-            found.iter().filter_map(|d| d.platform.as_ref()).map(|p| format!("{}/{}", p.os, p.architecture)).collect();
-        let fits =
-            |d: &Descriptor| d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture);
+            found.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+        let fits = |d: &Descriptor| d.platform.as_ref().is_none_or(|platform| platform.is(architecture));
         if !offered.is_empty() && !found.iter().any(fits) {
             return Err(ImageError::Missing {
                 what: format!("`{place}` has no image for linux/{architecture}"),
@@ -311,6 +329,24 @@ fn layers_of(config: Config, layers: Vec<Stored>, manifest: Option<String>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variant_is_told_apart_where_one_is_asked_for() {
+        let index = r#"{"manifests":[
+            {"digest":"sha256:a","size":1,"platform":{"os":"linux","architecture":"arm","variant":"v6"}},
+            {"digest":"sha256:b","size":1,"platform":{"os":"linux","architecture":"arm","variant":"v7"}},
+            {"digest":"sha256:c","size":1,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}}]}"#;
+        let chosen = |wanted| match next(index.as_bytes(), "x", wanted) {
+            Ok(Next::Manifest(digest)) => digest,
+            Ok(Next::Blobs(_)) => panic!("blobs"),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(
+            (chosen("arm/v6"), chosen("arm/v7"), chosen("arm64")),
+            ("sha256:a".into(), "sha256:b".into(), "sha256:c".into())
+        );
+        assert!(chosen("arm/v5").contains("no image for linux/arm/v5"), "{}", chosen("arm/v5"));
+    }
 
     #[test]
     fn the_chain_of_two_layers_is_the_one_of_the_specification() {

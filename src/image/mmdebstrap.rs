@@ -3,22 +3,15 @@
 //! In: a command with options added by the caller, who checked every name in it. Out: success, or what it said went wrong.
 //! Nothing of the matrix reaches a shell: hooks are fixed text.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal};
 
 use super::blob::Cancel;
 use super::error::ImageError;
 use super::inspect::printable;
+use super::tool::{self, Farewell};
 
 const TOOL: &str = "mmdebstrap";
-/// A bootstrap over a slow line takes minutes; one that takes longer than this hangs.
-const DEADLINE: Duration = Duration::from_secs(45 * 60);
 /// Takes the archive of security updates off apt's list: fixed text, for mmdebstrap's shell.
 const WITHOUT_SECURITY: &str = r#"--setup-hook=find "$1/etc/apt" -name "*.list" -exec sed -i "/security/d" {} +"#;
 
@@ -72,51 +65,18 @@ pub(crate) fn version() -> Result<String, ImageError> {
 }
 
 /// Runs mmdebstrap to its end, or to the end of the caller's interest.
-pub(crate) fn run(mut command: Command, suite: &str, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), ImageError> {
-    let failed = |what: String| ImageError::Failed {
-        what,
-        hint: format!("run `{TOOL} {} /tmp/try.tar` by hand to see all it says", suite),
-        transient: true,
-    };
-    let mut child = command.spawn().map_err(|e| failed(format!("{TOOL} could not be started: {e}")))?;
-    let (send, lines) = mpsc::sync_channel::<String>(1024);
-    if let Some(stderr) = child.stderr.take() {
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                // A full channel only means that nobody reads any more.
-                drop(send.try_send(String::from_utf8_lossy(&line).into_owned()));
-            }
-        });
-    }
-    let started = Instant::now();
+pub(crate) fn run(command: Command, suite: &str, cancel: &Cancel, say: &dyn Fn(&str)) -> Result<(), ImageError> {
+    let hint = format!("run `{TOOL} {suite} /tmp/try.tar` by hand to see all it says");
     let mut errors = Vec::new();
-    let mut hear = |line: String| {
-        let line = printable(&line);
+    let mut hear = |line: &str| {
+        let line = printable(line);
         if let Some(doing) = line.strip_prefix("I: ") {
             say(doing);
         } else if line.starts_with("E: ") || line.starts_with("Err:") || line.starts_with("W: Failed") {
             errors.push(line);
         }
     };
-    let status = loop {
-        match lines.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => hear(line),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(20)),
-        }
-        if let Some(status) = child.try_wait().map_err(|e| failed(format!("{TOOL} was lost: {e}")))? {
-            break status;
-        }
-        let cancelled = cancel.load(Ordering::Relaxed);
-        if cancelled || started.elapsed() > DEADLINE {
-            stop(&mut child);
-            let late = failed(format!("{TOOL} did not finish within {} minutes", DEADLINE.as_secs() / 60));
-            return Err(if cancelled { ImageError::Interrupted } else { late });
-        }
-    };
-    while let Ok(line) = lines.recv_timeout(Duration::from_millis(200)) {
-        hear(line);
-    }
+    let status = tool::run(command, Farewell::CleansUp, &hint, cancel, &mut hear)?;
     if status.success() {
         return Ok(());
     }
@@ -133,19 +93,6 @@ pub(crate) fn run(mut command: Command, suite: &str, cancel: &Cancel, say: &dyn 
             transient: false,
         });
     }
-    Err(failed(format!("{TOOL} could not make suite `{}`: {said}", suite)))
-}
-
-/// Lets it clean up after itself, and ends it if it does not.
-fn stop(child: &mut std::process::Child) {
-    let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
-    for signal in [Signal::TERM, Signal::KILL] {
-        let _ = rustix::process::kill_process_group(pid, signal);
-        for _ in 0..100 {
-            if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
+    let what = format!("{TOOL} could not make suite `{suite}`: {said}");
+    Err(ImageError::Failed { what, hint, transient: true })
 }

@@ -7,6 +7,8 @@ mod apply;
 mod blob;
 mod bootstrap;
 mod cache;
+mod deb;
+mod dnf;
 mod elf;
 pub mod error;
 mod export;
@@ -21,6 +23,7 @@ mod store;
 
 mod tape;
 mod task;
+mod tool;
 
 use std::path::PathBuf;
 
@@ -30,6 +33,8 @@ use crate::engine::Facts;
 use crate::id::ImageId;
 
 pub use blob::{Cancel, Limits};
+pub(crate) use bootstrap::tool as bootstrap_tool;
+pub(crate) use dnf::is_repository;
 pub use export::{TreeTar, tree_tar};
 pub(crate) use store::empty;
 pub use store::{EMPTY_DIGEST, ImageStore, Progress, Step, host_architecture, quiet};
@@ -42,8 +47,13 @@ pub enum Source {
     Scratch,
     /// A directory that holds a root file system, or a tar file of one (plain, gzip or zstd).
     Rootfs(PathBuf),
-    /// A `docker save` or OCI archive (a tar file).
-    Archive(PathBuf),
+    /// A `docker save` or OCI archive (a tar file); `tag` picks one of several images.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// A name it was saved under.
+        tag: Option<String>,
+    },
     /// An OCI image layout directory; `tag` picks one of several images.
     Layout {
         /// The directory.
@@ -75,20 +85,41 @@ pub enum Pull {
     Engine,
 }
 
-/// A root file system made from a distribution's packages by mmdebstrap, from its default mirror.
+/// A root file system made from a distribution's packages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bootstrap {
+#[serde(rename_all = "kebab-case")]
+pub enum Bootstrap {
+    /// Of Debian, Ubuntu and their like, by mmdebstrap, from its default mirror.
+    Deb(Deb),
+    /// Of Fedora, Rocky, openSUSE and their like, by dnf.
+    Rpm(Rpm),
+}
+
+/// What mmdebstrap is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Deb {
     /// The suite: `bookworm`.
     pub suite: String,
     /// Debian's name of the architecture (`amd64`, `i386`); default: the host's.
-    #[serde(default)]
     pub arch: Option<String>,
     /// mmdebstrap's variant; default `minbase`; see `mmdebstrap(1)`.
-    #[serde(default)]
     pub variant: Option<String>,
     /// Packages to add.
-    #[serde(default)]
+    pub include: Vec<String>,
+}
+
+/// What dnf is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rpm {
+    /// The release, as repositories have it in their addresses: `41`, `9`.
+    pub releasever: String,
+    /// Addresses of repositories, with `$releasever` and `$basearch`; none: those this machine is configured with.
+    pub repos: Vec<String>,
+    /// Files of the keys that packages have to be signed with; none: signatures are not looked at.
+    pub keys: Vec<PathBuf>,
+    /// RPM's name of the architecture (`x86_64`, `i686`); default: the host's.
+    pub arch: Option<String>,
+    /// Packages to install; none: `bash` and `coreutils`.
     pub include: Vec<String>,
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::RwLock;
+
 use super::blob::{Cancel, Limits};
 use super::cache::Cache;
 use super::error::ImageError;
@@ -44,12 +46,14 @@ pub fn quiet() -> Progress {
 pub struct ImageStore {
     cache: Cache,
     limits: Limits,
+    /// Held by work beside other work; all of it by work that found no room and is done again.
+    room: Arc<RwLock<()>>,
 }
 
 impl ImageStore {
     /// A store in this directory, which is made if it is missing.
     pub fn at(cache: impl Into<PathBuf>) -> Result<Self, Fault> {
-        Ok(Self { cache: Cache::at(cache.into())?, limits: Limits::default() })
+        Ok(Self { cache: Cache::at(cache.into())?, limits: Limits::default(), room: Arc::default() })
     }
 
     /// The same store with other limits.
@@ -80,15 +84,15 @@ impl ImageStore {
                 Ok(Image { architecture, ..reference_only(id, &reference) })
             }
             Source::Rootfs(path) => {
-                let work = move |task: &Task| task.rootfs(&base.join(path));
+                let work = move |task: &Task| task.rootfs(&base.join(&path));
                 self.work(id, progress, work).await
             }
-            Source::Archive(path) => {
-                let work = move |task: &Task| task.archive(&base.join(path), None, &arch);
+            Source::Archive { path, tag } => {
+                let work = move |task: &Task| task.archive(&base.join(&path), tag.as_deref(), &arch);
                 self.work(id, progress, work).await
             }
             Source::Layout { path, tag } => {
-                let work = move |task: &Task| task.layout(&base.join(path), tag.as_deref(), &arch);
+                let work = move |task: &Task| task.layout(&base.join(&path), tag.as_deref(), &arch);
                 self.work(id, progress, work).await
             }
             Source::Bootstrap(wanted) => self.work(id, progress, move |task| task.bootstrap(&wanted, &arch)).await,
@@ -129,18 +133,34 @@ impl ImageStore {
         Ok(asked.map_err(|e| Fault::new(Phase::Image, e))??)
     }
 
-    /// Runs work on a thread that may block, until it is done or nobody waits for it any more.
+    /// Runs work on a thread that may block, until it is done or nobody waits for it any more. Where the disk was full it is
+    /// done once more when nobody else is at work: another image may have taken the room, and given it back.
     async fn work(
         &self,
         id: &ImageId,
         progress: Progress,
-        work: impl FnOnce(&Task) -> Result<Ready, ImageError> + Send + 'static,
+        work: impl Fn(&Task) -> Result<Ready, ImageError> + Send + Sync + 'static,
     ) -> Result<Image, Fault> {
-        let stop = StopOnDrop(Cancel::default());
-        let task = Task { cache: self.cache.clone(), limits: self.limits, cancel: stop.0.clone(), progress };
-        let ready = tokio::task::spawn_blocking(move || work(&task)).await;
-        let ready = ready.map_err(|e| Fault::new(Phase::Image, format!("work on image `{id}` was lost: {e}")))??;
-        Ok(ready.image(id))
+        let work = Arc::new(work);
+        let once = async || {
+            let stop = StopOnDrop(Cancel::default());
+            let (cancel, progress) = (stop.0.clone(), progress.clone());
+            let task = Task { cache: self.cache.clone(), limits: self.limits, cancel, progress };
+            let work = work.clone();
+            let done = tokio::task::spawn_blocking(move || work(&task)).await;
+            done.map_err(|e| Fault::new(Phase::Image, format!("work on image `{id}` was lost: {e}")))
+        };
+        let beside = self.room.read().await;
+        let ready = once().await?;
+        drop(beside);
+        let ready = match ready {
+            Err(full) if full.is_full() && self.room.try_write().is_err() => {
+                let _alone = self.room.write().await;
+                once().await?
+            }
+            ready => ready,
+        };
+        Ok(ready?.image(id))
     }
 }
 

@@ -228,8 +228,14 @@ impl Task {
         let files = Files::directory(&place)?;
         let layers = |fetched: &Fetched| manifest::by_digest(&files, fetched.manifest.clone(), fetched.size, arch);
         let known = |fetched: &Fetched| layers(fetched).is_ok_and(|found| self.cache.tree(&found.chain()).is_some());
-        let fetched = registry::fetch(&reference, arch, access, &place, &self.cancel, &self.progress, &known)?;
-        let mut ready = self.layers(&files, layers(&fetched)?)?;
+        let fetched = registry::fetch(&reference, arch, access, &place, &self.cancel, &self.progress, &known);
+        let ready = fetched.and_then(|fetched| self.layers(&files, layers(&fetched)?));
+        // What is kept to be gone on with takes the room of other images.
+        let mut ready = ready.inspect_err(|error| {
+            if error.is_full() {
+                self.cache.forget_fetched(&place)
+            }
+        })?;
         ready.origin.facts.insert("reference".to_owned(), reference.to_string());
         self.remember(&key, &ready.origin)?;
         // The tree is what counts from here on.
@@ -282,7 +288,7 @@ impl Task {
         Ok(())
     }
 
-    /// A suite of a distribution.
+    /// Made of a distribution's packages.
     pub fn bootstrap(&self, wanted: &Bootstrap, arch: &str) -> Result<Ready, ImageError> {
         let key = bootstrap::key(wanted, arch);
         let _lock = self.lock(&key)?;
@@ -291,9 +297,9 @@ impl Task {
         }
         let work = self.cache.work()?;
         let made = bootstrap::make(wanted, arch, work.path(), &self.cancel, &self.progress)?;
-        let size = look(&made.archive, "what mmdebstrap made")?.len();
+        let size = look(&made.archive, "what was made of packages")?.len();
         let file = File::open(&made.archive).map_err(ImageError::io("could not open", &made.archive))?;
-        let tree = self.single(file, size, &format!("unpacking {}", wanted.suite))?;
+        let tree = self.single(file, size, "unpacking what was made of packages")?;
         let origin =
             Origin { digest: tree.digest.clone(), created: Some(made.created), facts: made.facts, ..Origin::default() };
         self.remember(&key, &origin)?;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::table;
 use super::bits::Bits;
-use super::blame::{Answer, Controls, Layer, layers, missing};
+use super::blame::{Answer, Around, Controls, Layer, Others, layers, missing, narrowed};
+use super::kin::{Kin, Passing};
 use super::learn::{Learned, Table};
 use crate::engine::Facts;
 use crate::id::{CellId, EngineId, HostId, ImageId};
@@ -24,6 +25,8 @@ pub struct Subject<'a> {
     pub cell: &'a CellId,
     /// Why it was run.
     pub role: Role,
+    /// Whether it delivered something.
+    pub ran: bool,
     /// Facts of its host.
     pub host: Option<&'a Facts>,
     /// Facts of its engine.
@@ -73,12 +76,28 @@ pub struct Places {
     pub no_policy: Option<usize>,
 }
 
+/// What was counted for one failure.
+#[derive(Default)]
+struct Memory<'a> {
+    passing: Passing,
+    images: HashMap<&'a HostId, ImagesOfHost<'a>>,
+}
+
+/// Whether a check fails in each image of a host, and how many it fails in.
+#[derive(Default)]
+struct ImagesOfHost<'a> {
+    fails: HashMap<&'a ImageId, bool>,
+    failing: usize,
+}
+
 /// The cells of a run, ready to be asked about.
 #[derive(Debug)]
 pub struct Causes<'a> {
     subjects: Vec<Subject<'a>>,
     places: Vec<Places>,
     controls: bool,
+    /// The empty image of the controls, which may be one that was asked for.
+    scratch: Option<&'a ImageId>,
     /// Positions of the cells the user asked for.
     asked: Vec<usize>,
     /// The same by host and engine, and by host and image.
@@ -89,6 +108,8 @@ pub struct Causes<'a> {
     /// For each asked cell, the group of cells that no attribute tells apart: a thousand equal hosts are one.
     group_of: Vec<usize>,
     table: Table,
+    /// Cells that differ in their host only.
+    kin: Kin,
 }
 
 impl<'a> Causes<'a> {
@@ -107,8 +128,10 @@ impl<'a> Causes<'a> {
         for (at, subject) in subjects.iter().enumerate() {
             on.entry(&subject.cell.host).or_default().push(at);
         }
-        let places = places(&subjects, controls);
-        Self { places, controls: controls.is_some(), subjects, asked, under, with, on, group_of, table }
+        let kin = Kin::new(&subjects);
+        let places = places(&subjects, controls, &kin);
+        let scratch = controls.map(|names| &names.scratch);
+        Self { places, controls: controls.is_some(), scratch, subjects, asked, under, with, on, group_of, table, kin }
     }
 
     /// Positions of the asked cells among the subjects, and the group of each.
@@ -143,26 +166,57 @@ impl<'a> Causes<'a> {
 
     /// A condition that is known, with the layers the controls leave.
     pub fn blamed(&self, fails: &[Option<bool>], condition: Cause) -> Cause {
-        let mut votes: BTreeMap<Vec<Layer>, (usize, BTreeSet<&'static str>)> = BTreeMap::new();
-        for &at in self.asked.iter().filter(|&&at| fails[at] == Some(true)) {
-            let blame = self.blame(at, fails);
-            let vote = votes.entry(blame.layers).or_default();
-            vote.0 += 1;
-            vote.1.extend(blame.missing);
-        }
-        let failing: usize = votes.values().map(|(count, _)| count).sum();
-        // One layer for (nearly) all of them, or no claim.
-        let winner = votes.into_iter().max_by_key(|(_, (count, _))| *count);
-        let (layers, missing) = match winner {
-            Some((layers, (count, missing))) if count * 10 >= failing * 8 => (layers, missing),
-            _ => (vec![], BTreeSet::new()),
-        };
+        let (layers, missing) = self.vote(self.speakers(fails), fails);
         let missing = if layers.len() > 1 { missing.into_iter().map(str::to_owned).collect() } else { vec![] };
         Cause { layers, missing, ..condition }
     }
 
+    /// The layers by one failing cell of each of some groups of like cells: enough to tell two failures apart.
+    pub fn layers(&self, fails: &[Option<bool>]) -> Vec<Layer> {
+        const ENOUGH: usize = 16;
+        let speakers = self.speakers(fails);
+        let step = speakers.len().div_ceil(ENOUGH).max(1);
+        self.vote(speakers.into_iter().step_by(step).map(|(at, _)| (at, 1)), fails).0
+    }
+
+    /// One failing cell of each group of like cells, and how many it speaks for.
+    fn speakers(&self, fails: &[Option<bool>]) -> Vec<(usize, usize)> {
+        let mut groups = vec![None; self.table.groups()];
+        for (at, group) in self.groups().filter(|&(at, _)| fails[at] == Some(true)) {
+            groups[group].get_or_insert((at, 0)).1 += 1;
+        }
+        groups.into_iter().flatten().collect()
+    }
+
+    /// One layer, or one set of layers that are left, for (nearly) all of the cells, or no claim. Each comes with its weight.
+    fn vote(
+        &self,
+        cells: impl IntoIterator<Item = (usize, usize)>,
+        fails: &[Option<bool>],
+    ) -> (Vec<Layer>, BTreeSet<&'static str>) {
+        let mut votes: BTreeMap<Vec<Layer>, (usize, BTreeSet<&'static str>)> = BTreeMap::new();
+        let mut memory = Memory::default();
+        for (at, weight) in cells {
+            let blame = self.blame_with(at, fails, &mut memory);
+            let vote = votes.entry(blame.layers).or_default();
+            vote.0 += weight;
+            vote.1.extend(blame.missing);
+        }
+        let failing: usize = votes.values().map(|(count, _)| count).sum();
+        let winner = votes.into_iter().max_by_key(|(_, (count, _))| *count);
+        match winner {
+            Some((layers, (count, missing))) if count * 10 >= failing * 8 => (layers, missing),
+            Some(_) | None => (vec![], BTreeSet::new()),
+        }
+    }
+
     /// Who has to fix the failure of the cell at a position.
     pub fn blame(&self, at: usize, fails: &[Option<bool>]) -> Blame {
+        self.blame_with(at, fails, &mut Memory::default())
+    }
+
+    /// The same for one of many cells: what is counted for one is remembered for the next.
+    fn blame_with(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory<'a>) -> Blame {
         let subject = &self.subjects[at];
         let answer = |at: Option<usize>| match at.and_then(|at| fails[at]) {
             Some(true) => Answer::Fails,
@@ -172,7 +226,8 @@ impl<'a> Causes<'a> {
         let places = self.places[at];
         let controls = Controls {
             native: answer(places.native),
-            scratch: answer(places.scratch),
+            // The empty image fails: there is nothing in it that could be at fault.
+            scratch: if self.scratch == Some(&subject.cell.image) { Answer::Fails } else { answer(places.scratch) },
             no_policy: answer(places.no_policy),
         };
         let proof = |layer| Blame { layers: vec![layer], missing: vec![], controls };
@@ -184,29 +239,20 @@ impl<'a> Causes<'a> {
             return Blame { layers, missing: vec!["all of them"], controls };
         }
         let left = layers(controls);
-        // The empty image has no libc to ask. Other images under the same engine stand in for it: some pass, so the engine
-        // alone is not at fault; several, and all fail, so the image is not.
-        if left == [Layer::Engine, Layer::EngineImage] {
-            let siblings = self.siblings(at, fails);
-            if siblings.contains(&false) {
-                return proof(Layer::EngineImage);
-            } else if siblings.len() > 1 {
-                return proof(Layer::Engine);
-            }
+        // What no cell around can change needs none: most failures are one of these, and they are many.
+        if let [Layer::Host | Layer::EngineImage] = left {
+            return Blame { layers: left.to_vec(), missing: vec![], controls };
         }
-        // Natively the host's own libc and programs answer: they are another image, and prove the host at fault only where no
-        // image does better there.
-        if left == [Layer::Host] && controls.scratch == Answer::Unknown && self.better_image(at, fails) {
-            return proof(Layer::Image);
-        }
-        // The same image passes under another engine on the same host: it is not at fault by itself, nor is being contained.
-        // (The control without policy is the built-in engine, so it cannot tell that engine's own doings from the image's.)
-        if matches!(left, [Layer::Image | Layer::Sandboxing]) && self.elsewhere(at, fails) {
-            let siblings = self.siblings(at, fails);
-            let all = siblings.len() > 1 && siblings.iter().all(|fails| *fails);
-            return proof(if all || left == [Layer::Sandboxing] { Layer::Engine } else { Layer::EngineImage });
-        }
-        Blame { layers: left.to_vec(), missing: missing(controls), controls }
+        let scratch_is_silent = controls.scratch == Answer::Unknown;
+        let engine_passes = self.elsewhere(at, fails);
+        let images =
+            if scratch_is_silent || engine_passes { several(self.siblings(at, fails)) } else { Others::Silent };
+        let images_here = if scratch_is_silent { self.images_here(at, fails, memory) } else { Others::Silent };
+        let host_passes = self.on_another_host(at, fails, &mut memory.passing);
+        let around = Around { images, images_here, engine_passes, host_passes };
+        let layers = narrowed(controls, around);
+        let missing = if layers.len() > 1 { missing(controls) } else { vec![] };
+        Blame { layers, missing, controls }
     }
 
     /// A cell the check passes in that differs from this one in the fewest things: same host and image, or same host and
@@ -225,11 +271,33 @@ impl<'a> Causes<'a> {
         others.into_iter().any(|&other| other != at && fails[other] == Some(false))
     }
 
-    /// Whether the check passes in another image on the same host.
-    fn better_image(&self, at: usize, fails: &[Option<bool>]) -> bool {
+    /// Whether the check passes in this image under this engine on a host of another class, or, where it fails without policy
+    /// too, in this image without policy there.
+    fn on_another_host(&self, at: usize, fails: &[Option<bool>], passing: &mut Passing) -> bool {
+        let failing = |at: &usize| fails[*at] == Some(true);
+        let alike = [Some(at), self.places[at].no_policy.filter(failing)];
+        alike.into_iter().flatten().any(|at| self.kin.passes_on_another(at, fails, passing))
+    }
+
+    /// What other images on the same host say; one that passes under any engine passes. Natively the host's own C library
+    /// answers: it counts where it fails.
+    fn images_here(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory<'a>) -> Others {
         let cell = self.subjects[at].cell;
-        let others = self.on.get(&cell.host).into_iter().flatten();
-        others.into_iter().any(|&other| self.subjects[other].cell.image != cell.image && fails[other] == Some(false))
+        let images = memory.images.entry(&cell.host).or_insert_with(|| {
+            let mut images = ImagesOfHost::default();
+            for &other in self.on.get(&cell.host).into_iter().flatten() {
+                let image = &self.subjects[other].cell.image;
+                if let Some(fails) = fails[other].filter(|fails| *fails || !image.is_none()) {
+                    *images.fails.entry(image).or_insert(true) &= fails;
+                }
+            }
+            images.failing = images.fails.values().filter(|fails| **fails).count();
+            images
+        });
+        let own = images.fails.get(&cell.image).copied();
+        let failing = images.failing - usize::from(own == Some(true));
+        let all = images.fails.len() - usize::from(own.is_some());
+        spoken(failing, all)
     }
 
     /// Whether the check fails in the other images under one engine on one host.
@@ -270,6 +338,19 @@ impl<'a> Causes<'a> {
     }
 }
 
+/// What other images say: one that fails proves nothing.
+fn several(fail: Vec<bool>) -> Others {
+    spoken(fail.iter().filter(|fails| **fails).count(), fail.len())
+}
+
+fn spoken(failing: usize, all: usize) -> Others {
+    match (failing < all, all) {
+        (true, _) => Others::Pass,
+        (false, 0 | 1) => Others::Silent,
+        (false, 2..) => Others::AllFail,
+    }
+}
+
 /// Which groups fail and which pass, from how many of their cells do: the majority speaks for a group, because what single
 /// cells of it do is noise and not a condition.
 pub fn labels(counts: &[(u32, u32)]) -> (Bits, Bits) {
@@ -285,8 +366,9 @@ pub fn labels(counts: &[(u32, u32)]) -> (Bits, Bits) {
     (failing, passing)
 }
 
-/// Where the controls of each cell are. A cell is no control of itself.
-fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>) -> Vec<Places> {
+/// Where the controls of each cell are. A cell is no control of itself. A control without policy that ran on another host of the
+/// same class serves all of them.
+fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>, kin: &Kin) -> Vec<Places> {
     let Some(names) = controls else { return vec![Places::default(); subjects.len()] };
     let none = ImageId::none();
     let by_name: HashMap<(&HostId, &EngineId, &ImageId), usize> = subjects
@@ -294,6 +376,18 @@ fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>) -> Vec<Plac
         .enumerate()
         .map(|(at, subject)| ((&subject.cell.host, &subject.cell.engine, &subject.cell.image), at))
         .collect();
+    let mut shared: HashMap<(usize, usize), usize> = HashMap::new();
+    for (at, _) in
+        subjects.iter().enumerate().filter(|(_, subject)| subject.ran && subject.cell.engine == names.no_policy)
+    {
+        if let Some(kind) = kin.kind(at) {
+            shared.entry(kind).or_insert(at);
+        }
+    }
+    let ran = |own: usize| match subjects[own].ran {
+        true => own,
+        false => kin.kind(own).and_then(|kind| shared.get(&kind).copied()).unwrap_or(own),
+    };
     let place = |(at, subject): (usize, &Subject<'_>)| {
         let (host, engine, image) = (&subject.cell.host, &subject.cell.engine, &subject.cell.image);
         let find = |engine: &EngineId, image: &ImageId| by_name.get(&(host, engine, image)).copied();
@@ -302,127 +396,11 @@ fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>) -> Vec<Plac
             native: other(find(&names.native, &none)),
             scratch: other(find(engine, &names.scratch)),
             // A cell without policy has none to be cleared of.
-            no_policy: find(&names.no_policy, image),
+            no_policy: find(&names.no_policy, image).map(ran),
         }
     };
     subjects.iter().enumerate().map(place).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two engines, three images, every control, on one host: the clone3 story.
-    struct Story {
-        cells: Vec<(CellId, Role)>,
-        engines: BTreeMap<&'static str, Facts>,
-        images: BTreeMap<&'static str, Facts>,
-        names: ControlNames,
-    }
-
-    fn facts(pairs: &[(&str, &str)]) -> Facts {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn story() -> Story {
-        let mut cells: Vec<(CellId, Role)> = vec![("h:native:-".parse().unwrap(), Role::ControlNative)];
-        for engine in ["docker", "podman", "bare"] {
-            for image in ["old", "new", "empty"] {
-                let role = match (engine, image) {
-                    ("bare", _) => Role::ControlNoPolicy,
-                    (_, "empty") => Role::ControlScratch,
-                    _ => Role::Cell,
-                };
-                cells.push((format!("h:{engine}:{image}").parse().unwrap(), role));
-            }
-        }
-        Story {
-            cells,
-            engines: [
-                ("docker", facts(&[("engine.kind", "docker"), ("engine.version", "20.10.5")])),
-                ("podman", facts(&[("engine.kind", "podman"), ("engine.version", "4.3.1")])),
-            ]
-            .into(),
-            images: [
-                ("old", facts(&[("libc.kind", "glibc"), ("libc.version", "2.31")])),
-                ("new", facts(&[("libc.kind", "glibc"), ("libc.version", "2.41")])),
-            ]
-            .into(),
-            names: ControlNames {
-                native: "native".parse().unwrap(),
-                no_policy: "bare".parse().unwrap(),
-                scratch: "empty".parse().unwrap(),
-            },
-        }
-    }
-
-    fn cause(fails: impl Fn(&str) -> Option<bool>) -> Cause {
-        let story = story();
-        let subjects = story.cells.iter().map(|(cell, role)| Subject {
-            cell,
-            role: *role,
-            host: None,
-            engine: story.engines.get(cell.engine.as_str()),
-            image: story.images.get(cell.image.as_str()),
-        });
-        let causes = Causes::new(subjects.collect(), Some(&story.names));
-        let fails: Vec<Option<bool>> = story.cells.iter().map(|(cell, _)| fails(&cell.to_string())).collect();
-        causes.of(&fails)
-    }
-
-    #[test]
-    fn a_new_libc_under_an_old_profile_is_an_interaction() {
-        let cause = cause(|cell| Some(cell == "h:docker:new"));
-        assert_eq!(cause.layers, [Layer::EngineImage]);
-        let condition = cause.condition.unwrap();
-        assert_eq!(condition.split(" & ").count(), 2, "{condition}");
-        assert!(condition.contains("docker") || condition.contains("engine.version"), "{condition}");
-    }
-
-    #[test]
-    fn what_the_empty_image_shows_too_is_the_engines() {
-        let cause = cause(|cell| Some(cell.starts_with("h:docker:")));
-        assert_eq!(cause.layers, [Layer::Engine]);
-        assert_eq!(cause.condition.as_deref(), Some("engine.kind=docker"));
-    }
-
-    #[test]
-    fn what_fails_natively_and_everywhere_is_the_hosts() {
-        let cause = cause(|_| Some(true));
-        assert_eq!(cause.layers, [Layer::Host]);
-        assert_eq!(cause.condition.as_deref(), Some("always"));
-    }
-
-    #[test]
-    fn what_fails_without_policy_too_is_the_images() {
-        let cause = cause(|cell| Some(cell.ends_with(":new")));
-        assert_eq!(cause.layers, [Layer::Image]);
-    }
-
-    #[test]
-    fn what_the_empty_image_cannot_be_asked_is_decided_by_other_images() {
-        let asked = |cell: &str| !cell.ends_with(":empty");
-        let both = cause(|cell| asked(cell).then(|| cell.starts_with("h:docker:")));
-        assert_eq!(both.layers, [Layer::Engine, Layer::EngineImage], "one other image proves nothing");
-        let one = cause(|cell| asked(cell).then_some(cell == "h:docker:new"));
-        assert_eq!(one.layers, [Layer::EngineImage]);
-    }
-
-    #[test]
-    fn an_image_that_passes_under_another_engine_is_not_blamed_by_itself() {
-        let cause =
-            cause(|cell| Some(cell.starts_with("h:docker:") && !cell.ends_with(":empty") || cell == "h:bare:new"));
-        assert_eq!(cause.layers, [Layer::EngineImage]);
-    }
-
-    #[test]
-    fn without_controls_the_claim_is_weaker_and_says_what_is_missing() {
-        let cause = cause(|cell| match cell {
-            "h:docker:new" => Some(true),
-            "h:docker:old" | "h:podman:new" | "h:podman:old" => Some(false),
-            _ => None,
-        });
-        assert!(cause.layers.len() > 1);
-        assert!(cause.missing.contains(&"native".to_owned()), "{cause:?}");
-    }
-}
+mod tests;

@@ -134,6 +134,109 @@ mod tests {
         }
     }
 
+    /// Every kind of observation × every answer of a filter × every contract, by rules said once more and the other way round:
+    /// what was seen decides first, then who said it. No wildcard: what is new does not compile until it has been thought about.
+    #[test]
+    fn every_contract_of_everything_seen_under_every_filter() {
+        #[derive(Clone, Copy, PartialEq)]
+        enum By {
+            Kernel,
+            Filter,
+            Nobody,
+        }
+        let filters = [
+            (None, By::Nobody),
+            (Some("unknown"), By::Nobody),
+            (Some("allow"), By::Kernel),
+            (Some("log"), By::Kernel),
+            (Some("errno 1"), By::Filter),
+            (Some("errno 38"), By::Filter),
+            (Some("kill"), By::Filter),
+            (Some("trap"), By::Filter),
+        ];
+        let value = |text: &str| Saw::Value { value: Value::Text(text.into()) };
+        let all = [
+            Saw::Ok,
+            Saw::Errno { errno: ENOSYS },
+            Saw::Errno { errno: EPERM },
+            // The check allows EOPNOTSUPP; EFAULT is what senseless arguments are answered with.
+            Saw::Errno { errno: 95 },
+            Saw::Errno { errno: 14 },
+            Saw::Signal { signal: 31 },
+            Saw::Timeout { ms: 300 },
+            value("2.36"),
+            value("3"),
+            Saw::Samples { unit: "ns".into(), samples: vec![1.0] },
+            Saw::NotAsked { why: "no".into() },
+        ];
+        let contracts = [Contract::Works, Contract::Fallback, Contract::Reach, Contract::Value, Contract::Record];
+        let mut combinations = 0;
+        for saw in &all {
+            for (filter, by) in filters {
+                for contract in contracts {
+                    let broken = match (saw, contract) {
+                        (
+                            Saw::NotAsked { .. },
+                            Contract::Works | Contract::Fallback | Contract::Reach | Contract::Value | Contract::Record,
+                        ) => "skip",
+                        (
+                            Saw::Ok
+                            | Saw::Errno { .. }
+                            | Saw::Signal { .. }
+                            | Saw::Timeout { .. }
+                            | Saw::Value { .. }
+                            | Saw::Samples { .. },
+                            Contract::Record,
+                        ) => "pass",
+                        (
+                            Saw::Signal { .. },
+                            Contract::Works | Contract::Fallback | Contract::Reach | Contract::Value,
+                        ) => "killed",
+                        (
+                            Saw::Timeout { .. },
+                            Contract::Works | Contract::Fallback | Contract::Reach | Contract::Value,
+                        ) => "hung",
+                        (Saw::Ok | Saw::Samples { .. }, Contract::Works | Contract::Fallback | Contract::Reach) => {
+                            "pass"
+                        }
+                        (Saw::Ok | Saw::Samples { .. }, Contract::Value) => "wrong",
+                        (Saw::Value { .. }, Contract::Works | Contract::Fallback) => "wrong",
+                        (Saw::Value { .. }, Contract::Reach) => "pass",
+                        (Saw::Value { value }, Contract::Value) => match value.to_string().starts_with("2.") {
+                            true => "pass",
+                            false => "wrong",
+                        },
+                        (Saw::Errno { errno }, Contract::Works | Contract::Value) => match *errno {
+                            95 => "pass",
+                            ENOSYS => "absent",
+                            1.. | ..=0 => "refused",
+                        },
+                        (Saw::Errno { errno }, Contract::Fallback) => match *errno {
+                            95 | ENOSYS => "pass",
+                            1.. | ..=0 => "refused",
+                        },
+                        (Saw::Errno { errno }, Contract::Reach) => match (*errno, by) {
+                            (95 | ENOSYS, By::Kernel | By::Filter | By::Nobody) => "pass",
+                            (EPERM, By::Filter | By::Nobody) => "refused",
+                            (EPERM, By::Kernel) => "pass",
+                            (1.. | ..=0, By::Filter) => "refused",
+                            (1.. | ..=0, By::Kernel | By::Nobody) => "pass",
+                        },
+                    };
+                    let told = word(contract, saw.clone(), filter);
+                    let told_broken = told.split([' ', ':', ',']).next().unwrap_or_default();
+                    assert_eq!(told_broken, broken, "{contract:?} of {saw:?}, filter {filter:?}: {told}");
+                    // Who refused is said where the filter was asked, of what somebody can refuse.
+                    let refusable = matches!(broken, "refused" | "absent" | "killed");
+                    assert_eq!(told.contains("by the seccomp filter"), refusable && by == By::Filter, "{told}");
+                    assert_eq!(told.contains("by the kernel"), refusable && by == By::Kernel, "{told}");
+                    combinations += 1;
+                }
+            }
+        }
+        assert_eq!(combinations, all.len() * filters.len() * contracts.len());
+    }
+
     #[test]
     fn bounds_need_a_number() {
         let bounded = Check { expect: vec![], min: Some(10.0), max: Some(20.0), ..check(Contract::Value) };

@@ -26,8 +26,11 @@ pub struct Known {
     /// What the cell has to show, and what its host, engine and image have to be.
     #[serde(default)]
     when: Signature,
-    /// What is seen of the failing check itself.
+    /// What is seen of the check itself, or said by the program it starts.
     text: Option<Patterns>,
+    /// No check can fail by it, because what it needs is fine for most: told where its checks pass.
+    #[serde(default)]
+    recorded: bool,
     /// What the engine says where the cell does not even start.
     fault: Option<Patterns>,
     /// How it shows in the words of programs.
@@ -94,10 +97,17 @@ pub fn matching<'c>(
     layers: &[Layer],
 ) -> Vec<Match> {
     let of = |known: &&Known| {
-        (known.layers.is_empty() || layers.is_empty() || known.layers.iter().any(|layer| layers.contains(layer)))
-            && checks.clone().any(|check| known.explains(check, scene))
-            && known.when.holds(scene)
+        (known.layers.is_empty()
+            || layers.is_empty()
+            || known.layers.iter().any(|part| layers.iter().any(|layer| layer.concerns(*part))))
+            && known.shows_in(scene, checks.clone())
     };
+    all().iter().filter(of).map(Known::told).collect()
+}
+
+/// The entries that a cell has although nothing fails by them; `checks` are those that pass in it.
+pub fn recorded<'c>(scene: &Scene<'_>, checks: impl Iterator<Item = &'c CheckId> + Clone) -> Vec<Match> {
+    let of = |known: &&Known| known.recorded && known.shows_in(scene, checks.clone());
     all().iter().filter(of).map(Known::told).collect()
 }
 
@@ -108,12 +118,17 @@ pub fn matching_fault(cause: &str) -> Vec<Match> {
 }
 
 impl Known {
+    fn shows_in<'c>(&self, scene: &Scene<'_>, mut checks: impl Iterator<Item = &'c CheckId>) -> bool {
+        checks.any(|check| self.explains(check, scene)) && self.when.holds(scene)
+    }
+
     fn explains(&self, check: &CheckId, scene: &Scene<'_>) -> bool {
-        let text = || scene.saw(check.as_str());
+        let fits = |patterns: &Patterns| {
+            patterns.fits(scene.saw(check.as_str()).as_deref())
+                || patterns.fits(scene.fact(&format!("cell.{check}.said")))
+        };
         // An entry of a fault alone names no check, and no check is not every check.
-        !self.checks.is_empty()
-            && self.checks.matches(check)
-            && self.text.as_ref().is_none_or(|patterns| patterns.fits(text().as_deref()))
+        !self.checks.is_empty() && self.checks.matches(check) && self.text.as_ref().is_none_or(fits)
     }
 
     fn told(&'static self) -> Match {

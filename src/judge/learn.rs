@@ -28,6 +28,9 @@ const LITERAL_COST: f64 = 0.04;
 /// A threshold says a little less than an equality of two values.
 const THRESHOLD_COST: f64 = 1.1;
 
+/// What says the same and costs more is no more than a coincidence, and not told.
+pub const TIE_COST: f64 = 1.7;
+
 /// A property of cells that a rule may mention.
 #[derive(Debug, Clone)]
 pub struct Attribute {
@@ -70,7 +73,7 @@ pub struct Literal {
 pub struct Rule {
     /// All have to hold.
     pub literals: Vec<Literal>,
-    /// Per literal, others that say the same of the groups at hand.
+    /// Per literal, others that say the same of the groups at hand, the likeliest first.
     pub ties: Vec<Vec<Literal>>,
     /// The groups it covers.
     pub covers: Bits,
@@ -239,12 +242,16 @@ impl Table {
                     .iter()
                     .filter(|index| *index != replaced)
                     .fold(domain.clone(), |bits, index| bits.and(&self.literals[*index].1));
-                self.literals
+                let mut ties: Vec<(Literal, f64)> = self
+                    .literals
                     .iter()
                     .enumerate()
-                    .filter(|(index, (_, bits, _))| !found.literals.contains(index) && rest.and(bits) == covered)
-                    .map(|(_, (literal, _, _))| *literal)
-                    .collect()
+                    .filter(|(index, (_, _, cost))| !found.literals.contains(index) && *cost <= TIE_COST)
+                    .filter(|(_, (_, bits, _))| rest.and(bits) == covered)
+                    .map(|(_, (literal, _, cost))| (*literal, *cost))
+                    .collect();
+                ties.sort_by(|a, b| a.1.total_cmp(&b.1));
+                ties.into_iter().map(|(literal, _)| literal).collect()
             })
             .collect();
         let literals = found.literals.iter().map(|index| self.literals[*index].0).collect();

@@ -128,19 +128,22 @@ fn tables() -> &'static Tables {
 /// What is at fault, as far as can be said.
 pub fn mechanism(case: &Case<'_>) -> Option<Mechanism> {
     let tables = tables();
-    let named = |rows: &[Row], check: &CheckId| {
-        let row = rows.iter().find(|row| row.fits(case, check))?;
+    let named_by = |rows: &[Row], check: &CheckId, counts: fn(&Row) -> bool| {
+        let row = rows.iter().find(|row| counts(row) && row.fits(case, check))?;
         Some((row.id.clone(), row.words(case, check), row.tell.clone()))
     };
     let make = |(id, what, tell): (String, String, Vec<String>), sure, through: Option<CheckId>| {
         let evidence = evidence(case, through.as_ref(), &tell);
         Mechanism { id, what, sure, through, evidence }
     };
+    let named = |rows: &[Row], check: &CheckId| named_by(rows, check, |_| true);
     if let Some(row) = named(&tables.sure, case.check) {
         return Some(make(row, true, None));
     }
     for culprit in culprits(case, &tables.needs) {
-        if let Some(row) = named(&tables.sure, &culprit).or_else(|| named(&tables.likely, &culprit)) {
+        // A row for whatever is left fits every culprit, also one whose own layer is not at fault here.
+        let likely = || named_by(&tables.likely, &culprit, |row| !row.checks.is_empty() || row.saw.is_some());
+        if let Some(row) = named(&tables.sure, &culprit).or_else(likely) {
             return Some(make(row, true, Some(culprit)));
         }
     }
@@ -209,7 +212,7 @@ impl Row {
         let saw = observation.map(words);
         let step = observation.and_then(|observation| observation.step.as_deref());
         self.checks.matches(check)
-            && self.of.iter().any(|layer| case.layers.contains(layer))
+            && self.of.iter().any(|part| case.layers.iter().any(|layer| layer.concerns(*part)))
             && self.saw.as_ref().is_none_or(|patterns| patterns.fits(saw.as_deref()))
             && self.step.as_ref().is_none_or(|patterns| patterns.fits(step))
             && self.too_old.as_deref().is_none_or(|what| too_old(case, check, what).is_some())

@@ -7,6 +7,7 @@ pub mod blame;
 pub mod cause;
 mod cell;
 mod contract;
+mod kin;
 pub mod known;
 pub mod learn;
 pub mod mechanism;

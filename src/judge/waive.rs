@@ -12,6 +12,8 @@ pub enum Fate {
     Used,
     /// Its day is over: it changes nothing any more.
     Expired,
+    /// It holds for some of its checks, and what others expect to fail passes.
+    Partly,
     /// Its cells ran and none was asked any of its checks, or it has no cell.
     Unused,
     /// What it expects to fail passes.
@@ -24,7 +26,7 @@ impl Fate {
     /// Whether the run cannot be green with it.
     pub fn is_trouble(self) -> bool {
         match self {
-            Self::Expired | Self::Unused | Self::Passing => true,
+            Self::Expired | Self::Unused | Self::Passing | Self::Partly => true,
             Self::Used | Self::Untried => false,
         }
     }
@@ -33,6 +35,7 @@ impl Fate {
     pub fn words(self) -> &'static str {
         match self {
             Self::Used => "holds",
+            Self::Partly => "is not needed any more for some of its checks, which pass everywhere: take them out",
             Self::Expired => "has expired: fix the failure, or renew `until`",
             Self::Unused => "is not used: nothing it covers is asked; remove it",
             Self::Passing => "is not needed any more: what it expects to fail passes; remove it",
@@ -52,18 +55,21 @@ pub struct Tally {
     pub failing: usize,
     /// Results that pass.
     pub passing: usize,
+    /// Patterns over checks of which nothing fails and something passes.
+    pub idle: usize,
 }
 
 /// How a waiver fares. `selected` says that the run was told to leave cells of the matrix out.
 pub fn fate(until: Date, today: Date, tally: Tally, selected: bool) -> Fate {
     match (until < today, tally) {
         (true, _) => Fate::Expired,
-        (false, Tally { failing: 1.., .. }) => Fate::Used,
+        (false, Tally { failing: 1.., idle: 0, .. }) => Fate::Used,
+        (false, Tally { failing: 1.., idle: 1.., .. }) => Fate::Partly,
         (false, Tally { failing: 0, passing: 1.., .. }) => Fate::Passing,
         (false, Tally { failing: 0, passing: 0, ran: 1.., .. }) => Fate::Unused,
-        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 1.. }) => Fate::Untried,
-        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 0 }) if selected => Fate::Untried,
-        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 0 }) => Fate::Unused,
+        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 1.., .. }) => Fate::Untried,
+        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 0, .. }) if selected => Fate::Untried,
+        (false, Tally { failing: 0, passing: 0, ran: 0, cells: 0, .. }) => Fate::Unused,
     }
 }
 
@@ -75,13 +81,19 @@ mod tests {
     fn the_truth_table_of_waivers() {
         let (before, day, after) = ("2027-06-29", "2027-06-30", "2027-07-01");
         let date = |text: &str| text.parse::<Date>().unwrap();
-        let tally = |cells, ran, failing, passing| Tally { cells, ran, failing, passing };
+        let tally = |cells, ran, failing, passing| Tally { cells, ran, failing, passing, idle: 0 };
         for today in [before, day] {
             let fate = |tally, selected| fate(date(day), date(today), tally, selected);
             for selected in [false, true] {
                 assert_eq!(fate(tally(2, 2, 1, 0), selected), Fate::Used);
                 assert_eq!(fate(tally(2, 2, 1, 1), selected), Fate::Used, "one of two cells passes");
+                assert_eq!(
+                    fate(Tally { idle: 1, ..tally(2, 2, 1, 9) }, selected),
+                    Fate::Partly,
+                    "one check of two passes"
+                );
                 assert_eq!(fate(tally(2, 2, 0, 2), selected), Fate::Passing);
+                assert_eq!(fate(Tally { idle: 2, ..tally(2, 2, 0, 2) }, selected), Fate::Passing);
                 assert_eq!(fate(tally(2, 1, 0, 0), selected), Fate::Unused);
                 assert_eq!(fate(tally(2, 0, 0, 0), selected), Fate::Untried);
             }

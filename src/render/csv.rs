@@ -5,6 +5,7 @@
 //! leaves out what passes: `cells` says how many cells a row stands for and `vector` joins it with `cells.csv`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::RenderError;
 use super::text::printable;
@@ -103,7 +104,18 @@ pub const MATRIX_COLUMNS: [&str; 7] = ["host", "engine", "image", "role", "vecto
 /// `cells.csv`.
 pub fn cells(view: &View<'_>) -> Result<Vec<u8>, RenderError> {
     let mut sheet = Sheet::new();
-    sheet.row(CELL_COLUMNS.iter().chain(FACT_COLUMNS.iter().map(|(_, column, _)| column)).copied())?;
+    let labels: BTreeSet<&str> = view
+        .run
+        .hosts
+        .values()
+        .flat_map(|host| host.facts.keys())
+        .filter_map(|name| name.strip_prefix("label."))
+        .collect();
+    let labels: Vec<String> = labels.into_iter().map(|key| format!("label.{key}")).collect();
+    let columns = CELL_COLUMNS.iter().chain(FACT_COLUMNS.iter().map(|(_, column, _)| column));
+    let columns = columns.map(|column| (*column).to_owned()).chain(labels.iter().map(|label| format!("host.{label}")));
+    let columns: Vec<String> = columns.collect();
+    sheet.row(columns.iter().map(String::as_str))?;
     for cell in &view.cells {
         let counts = cell.vector.map(|_| cell.counts);
         let counted = |pick: fn(&crate::judge::Counts) -> usize| counts.as_ref().map(|counts| pick(counts).to_string());
@@ -143,7 +155,8 @@ pub fn cells(view: &View<'_>) -> Result<Vec<u8>, RenderError> {
             Subject::Engine => fact(engine, names),
             Subject::Image => fact(image, names),
         });
-        sheet.row(own.iter().map(|field| field.as_deref().unwrap_or_default()).chain(facts))?;
+        let labels = labels.iter().map(|label| fact(host, &[label]));
+        sheet.row(own.iter().map(|field| field.as_deref().unwrap_or_default()).chain(facts).chain(labels))?;
     }
     sheet.finish()
 }

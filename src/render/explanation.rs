@@ -12,7 +12,7 @@ use super::view::View;
 use crate::catalog::Requirement;
 use crate::id::{CellId, CheckId};
 use crate::judge::blame::{Answer, Controls, Layer};
-use crate::judge::known::Match;
+use crate::judge::known::{self, Match};
 use crate::judge::mechanism::Mechanism;
 
 /// Neighbouring cells told about.
@@ -73,8 +73,10 @@ pub struct CheckExplained {
     pub layers: Vec<Layer>,
     /// Why these layers.
     pub because: Option<&'static str>,
-    /// Controls that would make the claim firmer.
+    /// Controls that would make the claim firmer, by name.
     pub missing: Vec<&'static str>,
+    /// The same, each with why it says nothing.
+    pub unanswered: Vec<String>,
     /// What inside the layer is at fault.
     pub mechanism: Option<Mechanism>,
     /// Documented incompatibilities with this signature.
@@ -123,7 +125,11 @@ pub fn explain(
     Some(Explanation {
         cell: cell.to_string(),
         verdict: known.verdict.word(),
-        known: trouble.iter().flat_map(|text| crate::judge::known::matching_fault(text)).collect(),
+        known: trouble
+            .iter()
+            .flat_map(|text| known::matching_fault(text))
+            .chain(check.is_none().then(|| inquiry.recorded(at)).into_iter().flatten())
+            .collect(),
         trouble,
         checks: told.into_iter().map(|check| explained(view, &inquiry, at, check, baseline)).collect(),
         more,
@@ -144,9 +150,14 @@ fn explained(
     let failing = fails[at] == Some(true);
     let blame = failing.then(|| inquiry.blame(at, &fails));
     let places = inquiry.causes.places(at);
-    let elsewhere = |place: &str, at: usize| {
-        let cell = Some(view.cells[at].id.to_string());
-        Some(Elsewhere { place: place.to_owned(), cell, says: says(view, at, check)? })
+    let elsewhere = |place: &str, other: usize| {
+        let there = view.cells[other].id;
+        let mut says = says(view, other, check)?;
+        // One control serves all hosts of a class.
+        if there.host != cell.id.host {
+            says += &format!(" (on {})", there.host);
+        }
+        Some(Elsewhere { place: place.to_owned(), cell: Some(there.to_string()), says })
     };
     let controls = [("native", places.native), ("empty image", places.scratch), ("no policy", places.no_policy)];
     let shown: Vec<usize> = controls.iter().filter_map(|(_, place)| *place).chain([at]).collect();
@@ -183,6 +194,7 @@ fn explained(
         finding: view.findings.iter().find(|f| failing && f.checks.contains(&check)).map(|f| f.id.clone()),
         breaks: row.map(|row| row.breaks.clone()).unwrap_or_default(),
         remedy: row.and_then(|row| row.remedy.clone()),
+        unanswered: blame.as_ref().map(|blame| inquiry.unanswered(at, check, blame)).unwrap_or_default(),
         missing: blame.as_ref().map(|blame| blame.missing.clone()).unwrap_or_default(),
         layers: blame.map(|blame| blame.layers).unwrap_or_default(),
     }
@@ -202,10 +214,29 @@ fn says(view: &View<'_>, cell: usize, check: usize) -> Option<String> {
 /// Why these layers are left, in a sentence.
 fn because(controls: Controls, layers: &[Layer]) -> &'static str {
     use Answer::{Fails as F, Passes as P, Unknown as U};
+    if layers == [Layer::HostImage] {
+        return "this image passes on a host of another kind, and another image passes on this one";
+    }
+    if layers == [Layer::HostEngine] {
+        return "this engine passes on a host of another kind, and this host passes without it";
+    }
+    if layers == [Layer::Host] && controls.native == U {
+        return "it passes on a host of another kind, and on this one in no image and under no engine";
+    }
+    if layers.iter().any(|layer| matches!(layer, Layer::HostImage | Layer::HostEngine)) {
+        return "it passes on a host of another kind";
+    }
     match (controls.native, controls.scratch, controls.no_policy) {
+        (U, U, U) if layers.len() == 1 => "other images pass under this engine, and this image under another",
         (U, U, U) => "no control answered",
-        (F, F | U, F | U) if layers.contains(&Layer::Image) => {
+        (F | P | U, F | P | U, F) if layers.iter().all(|layer| matches!(layer, Layer::Engine | Layer::EngineImage)) => {
+            "this image passes on this host under another engine"
+        }
+        (F, F | U, F | U) if layers == [Layer::Image] => {
             "another image passes on this host, and natively the host's own libc answers"
+        }
+        (F, U, F | U) if layers.contains(&Layer::Image) => {
+            "it fails natively too, where the host's own libc answers, and no other image says which of both it is"
         }
         (F, F | U, F | U) => "it fails without engine and image too",
         (F | P | U, F, P) => "it fails with the empty image, and passes without the engine's policy",
@@ -238,7 +269,7 @@ impl Explanation {
         for trouble in &self.trouble {
             let _ = writeln!(out, "  {trouble}");
         }
-        known(&mut out, &self.known);
+        known_as(&mut out, &self.known);
         for check in &self.checks {
             check.write(&mut out);
         }
@@ -280,13 +311,7 @@ impl CheckExplained {
         let layers: Vec<&str> = self.layers.iter().map(|layer| layer.words()).collect();
         let because = self.because.map(|because| format!(", because {because}")).unwrap_or_default();
         line("layer", &if layers.is_empty() { String::new() } else { format!("{}{because}", layers.join(" or ")) });
-        line(
-            "weaker, for",
-            &match self.missing.as_slice() {
-                [] => String::new(),
-                missing => format!("no answer of control {}", missing.join(", ")),
-            },
-        );
+        self.unanswered.iter().for_each(|why| line("not narrower", why));
         if let Some(found) = &self.mechanism {
             let likely = if found.sure { "" } else { "likely " };
             line("at fault", &format!("{likely}{}: {}", found.id, found.what));
@@ -296,11 +321,11 @@ impl CheckExplained {
         line("remedy", self.remedy.as_deref().unwrap_or_default());
         line("waived", self.waiver.as_deref().unwrap_or_default());
         line("finding", self.finding.as_deref().unwrap_or_default());
-        known(out, &self.known);
+        known_as(out, &self.known);
     }
 }
 
-fn known(out: &mut String, known: &[Match]) {
+fn known_as(out: &mut String, known: &[Match]) {
     for known in known {
         let _ = writeln!(out, "  known as     {}: {}", known.id, known.title);
         let _ = writeln!(out, "               fix: {}", known.fix);

@@ -1,6 +1,7 @@
 //! Failing results → a short list of what is behind them. Checks of one group that fail in the same groups of like cells, all or
-//! none of them by the seccomp filter, are one finding: with the layer that control cells leave, what inside it is at fault,
-//! the smallest rule that names the cells, and the documented incompatibility it is, where it is one.
+//! none of them by the seccomp filter, with the same answers of control cells and the same kind of thing at fault, are one
+//! finding: with the layer that these leave, what inside it is at fault, the smallest rule that names the cells, and the
+//! documented incompatibility it is, if it is one.
 //!
 //! The majority speaks for a group of like cells. What fails only against it is noise: one finding for a host on which nearly
 //! everything of a check fails, one for all the rest.
@@ -70,6 +71,8 @@ pub struct Finding {
     pub title: String,
     /// Who has to fix it, where an experiment has shown it.
     pub layer: Option<String>,
+    /// Where that is more than one: controls that would tell, and why they do not.
+    pub unanswered: Vec<String>,
     /// What inside that layer is at fault.
     pub mechanism: Option<Mechanism>,
     /// The same for its other checks, where it differs.
@@ -151,6 +154,7 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
             let inquiry = &inquiry;
             clusters
                 .into_values()
+                .flat_map(|checks| by_fault(view, inquiry, checks))
                 .map(move |checks| finding(view, inquiry, Kind::Cause, &condition, checks))
                 .collect::<Vec<_>>()
         })
@@ -161,6 +165,34 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
     }
     findings.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| a.id.cmp(&b.id)));
     findings
+}
+
+/// What fails in the same cells is not of one cause where one fails natively too, or where a limit is at fault for one and a
+/// missing file for another: checks by the layers that controls leave and the word for what is at fault inside them.
+fn by_fault(view: &View<'_>, inquiry: &Inquiry<'_, '_>, checks: Vec<usize>) -> Vec<Vec<usize>> {
+    if checks.len() == 1 {
+        return vec![checks];
+    }
+    let mut layers: BTreeMap<Vec<Layer>, Vec<usize>> = BTreeMap::new();
+    for check in checks {
+        layers.entry(inquiry.causes.layers(&inquiry.fails(check))).or_default().push(check);
+    }
+    // They fail in the same cells: the first one's cell speaks for all.
+    let by_mechanism = |(layers, checks): (Vec<Layer>, Vec<usize>)| {
+        if checks.len() == 1 {
+            return vec![checks];
+        }
+        let fails = inquiry.fails(checks[0]);
+        let speaks = spokesman(view, inquiry, &layers, &fails);
+        let mut faults: BTreeMap<Option<String>, Vec<usize>> = BTreeMap::new();
+        for check in checks {
+            let named =
+                speaks.as_ref().and_then(|(cell, blame)| inquiry.mechanism(*cell, &view.checks[check], blame, &fails));
+            faults.entry(named.map(|named| named.id)).or_default().push(check);
+        }
+        faults.into_values().collect()
+    };
+    layers.into_iter().flat_map(by_mechanism).collect()
 }
 
 /// How each check that fails somewhere does in the groups of like cells.
@@ -244,7 +276,7 @@ fn stray(
     by_kind
 }
 
-/// `engine × image`, or what is left when a control did not run.
+/// `engine × image`, or the layers that are left.
 fn layer(cause: &Cause) -> Option<String> {
     let words: Vec<&str> = cause.layers.iter().map(|layer| layer.words()).collect();
     let (last, rest) = words.split_last()?;
@@ -254,18 +286,32 @@ fn layer(cause: &Cause) -> Option<String> {
     if cause.layers.contains(&Layer::Host) && cause.layers.contains(&Layer::EngineImage) {
         return Some("not known, because no control cell answered".to_owned());
     }
-    let missing = match cause.missing.is_empty() {
-        true => String::new(),
-        false => format!(" (not asked: control {})", cause.missing.join(", ")),
-    };
-    Some(format!("{} or {last}{missing}", rest.join(", ")))
+    Some(format!("{} or {last}", rest.join(", ")))
 }
 
-/// What inside the layer is at fault, by the first failing cell whose controls say what those of most say.
+/// The first failing cell whose controls say what those of most say.
+fn spokesman(
+    view: &View<'_>,
+    inquiry: &Inquiry<'_, '_>,
+    layers: &[Layer],
+    fails: &super::Fails,
+) -> Option<(usize, Blame)> {
+    const ENOUGH: usize = 64;
+    let failing = |at: &usize| fails[*at] == Some(true) && !view.cells[*at].role.is_control();
+    let mut asked = (0..view.cells.len()).filter(failing).map(|at| (at, inquiry.blame(at, fails)));
+    let first = asked.next()?;
+    match first.1.layers == layers {
+        true => Some(first),
+        false => Some(asked.take(ENOUGH).find(|(_, blame)| blame.layers == layers).unwrap_or(first)),
+    }
+}
+
+/// What inside the layer is at fault, by one cell.
 struct Explained {
     mechanism: Option<Mechanism>,
     mechanisms: Vec<String>,
     known: Vec<Match>,
+    unanswered: Vec<String>,
 }
 
 fn explain(
@@ -275,13 +321,9 @@ fn explain(
     checks: &[usize],
     fails: &super::Fails,
 ) -> Explained {
-    let failing = |at: &usize| fails[*at] == Some(true) && !view.cells[*at].role.is_control();
-    let speaks = |at: &usize| inquiry.blame(*at, fails).layers == cause.layers;
-    let all = || (0..view.cells.len()).filter(failing);
-    let Some(cell) = all().take(64).find(speaks).or_else(|| all().next()) else {
-        return Explained { mechanism: None, mechanisms: vec![], known: vec![] };
+    let Some((cell, blame)) = spokesman(view, inquiry, &cause.layers, fails) else {
+        return Explained { mechanism: None, mechanisms: vec![], known: vec![], unanswered: vec![] };
     };
-    let blame = inquiry.blame(cell, fails);
     let id = |check: usize| &view.checks[check];
     let find = |check: usize, blame: &Blame| inquiry.mechanism(cell, id(check), blame, fails);
     let mechanism = find(checks[0], &blame);
@@ -291,7 +333,10 @@ fn explain(
             mechanisms.push(other.what);
         }
     }
-    Explained { mechanism, mechanisms, known: inquiry.known(cell, checks.iter().map(|&check| id(check)), &blame) }
+    let known = inquiry.known(cell, checks.iter().map(|&check| id(check)), &blame);
+    let several = cause.layers.len() > 1;
+    let unanswered = if several { inquiry.unanswered(cell, checks[0], &blame) } else { vec![] };
+    Explained { mechanism, mechanisms, known, unanswered }
 }
 
 /// The name of a finding: of its checks, in any order, so that it is the same in every run in which they fail together.
@@ -365,17 +410,23 @@ fn finding(
     let mut seen: Vec<(String, usize)> = seen.into_iter().map(|(text, cells)| (text.to_owned(), cells)).collect();
     seen.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let what = seen.first().map_or("fails", |(text, _)| text.as_str());
-    let mut title = names(checks.iter().take(2).map(|&check| id(check)), 2);
-    if checks.len() > 2 {
-        title += &format!(" and {} more", checks.len() - 2);
-    }
-    match kind {
-        Kind::Cause => title += &format!(": {}", printable(what, 120)),
-        Kind::OneHost => title += ": on one host only, hosts like it pass",
-        Kind::Scattered => {
-            title = format!("{} fail here and there, where like cells pass: try again", count(checks.len(), "check"));
+    let of_two = || {
+        let more = if checks.len() > 2 { format!(" and {} more", checks.len() - 2) } else { String::new() };
+        names(checks.iter().take(2).map(|&check| id(check)), 2) + &more
+    };
+    let title = match kind {
+        Kind::Cause if seen_of_all(view, &by_vector, &checks, what) => {
+            format!("{}: {}", of_two(), printable(what, 120))
         }
-    }
+        Kind::Cause => {
+            let others = count(checks.len() - 1, "other check");
+            format!("{}: {}; {others} in the same cells", id(first), printable(what, 120))
+        }
+        Kind::OneHost => format!("{}: on one host only, hosts like it pass", of_two()),
+        Kind::Scattered => {
+            format!("{} fail here and there, where like cells pass: try again", count(checks.len(), "check"))
+        }
+    };
     let [hosts, engines, images] = spread;
     let axis = |names: Vec<&str>, (failing, of): (Vec<usize>, Vec<usize>)| -> Vec<Axis> {
         let values = names.into_iter().zip(failing.into_iter().zip(of));
@@ -393,6 +444,7 @@ fn finding(
             Kind::OneHost => Some("host".to_owned()),
             Kind::Scattered => None,
         },
+        unanswered: explained.unanswered,
         mechanism: explained.mechanism.filter(|_| kind == Kind::Cause),
         mechanisms: explained.mechanisms,
         known: if kind == Kind::Cause { explained.known } else { vec![] },
@@ -415,6 +467,13 @@ fn finding(
         controls,
         checks,
     }
+}
+
+/// Whether every check of a finding answers what its first does most, in a cell that does.
+fn seen_of_all(view: &View<'_>, by_vector: &[Option<&super::Seen>], checks: &[usize], what: &str) -> bool {
+    let says = |answer: Option<&super::Seen>| answer.is_some_and(|answer| answer.is_fail() && answer.reason == what);
+    let typical = by_vector.iter().position(|answer| says(*answer));
+    typical.is_none_or(|vector| checks.iter().all(|&check| says(view.answer(vector, check))))
 }
 
 /// What cells answer that differ from the failing ones in one layer. Asked cells serve too, where they are such cells.

@@ -93,7 +93,7 @@ struct NotRun {
 struct WaiverView {
     waiver: String,
     trouble: bool,
-    says: &'static str,
+    says: String,
     about: String,
     link: Option<String>,
     covers: String,
@@ -233,7 +233,7 @@ pub fn page(view: &View<'_>) -> Page {
                 verdict: not_run.verdict.word(),
                 glyph: table::glyph(not_run.verdict),
                 reason: printable(&not_run.reason, 700),
-                hint: not_run.hint.map(|hint| printable(hint, 700)),
+                hint: not_run.hint.as_ref().map(|hint| printable(hint, 700)),
                 known: not_run.known().iter().map(KnownView::from).collect(),
                 cells: count(not_run.cells.len(), "cell"),
                 names: names(cell_names(not_run).iter().map(String::as_str), 12),
@@ -266,7 +266,7 @@ fn waiver_view(waiver: &super::WaiverUse) -> WaiverView {
     WaiverView {
         waiver: printable(&waiver.waiver, 300),
         trouble: waiver.fate.is_trouble(),
-        says: waiver.fate.words(),
+        says: waiver.words(),
         about: printable(&format!("{} (until {}{owner})", waiver.reason, waiver.until), 400),
         // Only what a browser may follow becomes a link.
         link: waiver.link.clone().filter(|link| link.starts_with("https://")).map(|link| printable(&link, 400)),
@@ -403,8 +403,9 @@ pub fn mechanism(finding: &Finding) -> Option<String> {
 
 /// Thresholds, ties, and how far the condition holds.
 fn besides(finding: &Finding) -> Vec<String> {
-    let mut lines: Vec<String> =
-        finding.thresholds.iter().chain(&finding.ties).take(4).map(|text| printable(text, 300)).collect();
+    let unanswered = finding.unanswered.iter().take(3).map(|text| printable(text, 300));
+    let rules = finding.thresholds.iter().chain(&finding.ties).take(4).map(|text| printable(text, 300));
+    let mut lines: Vec<String> = unanswered.chain(rules).collect();
     if finding.condition.is_some() && finding.unexplained + finding.exceptions > 0 {
         lines.push(format!(
             "{} of like cells fail though this does not hold, {} pass though it does",

@@ -1,9 +1,10 @@
 //! Questions about a judged run: who has to fix this failure of this cell, what inside that layer is at fault, what was seen
 //! around it. Findings ask it for groups of failures, `abicus explain` for one.
 
+use super::text::printable;
 use super::view::{Cell, View};
 use crate::engine::Facts;
-use crate::id::CheckId;
+use crate::id::{CellId, CheckId, ImageId};
 use crate::judge::cause::{Blame, Causes, Subject};
 use crate::judge::known::{self, Match};
 use crate::judge::mechanism::{Case, Mechanism, mechanism};
@@ -28,6 +29,7 @@ impl<'v, 'a> Inquiry<'v, 'a> {
         let subjects = view.cells.iter().map(|cell| Subject {
             cell: cell.id,
             role: cell.role,
+            ran: cell.vector.is_some(),
             host: facts(view.host(&cell.id.host)),
             engine: facts(view.engine(&cell.id.host, &cell.id.engine)),
             image: facts(view.image(&cell.id.image)),
@@ -78,6 +80,47 @@ impl<'v, 'a> Inquiry<'v, 'a> {
         })
     }
 
+    /// Controls that would make a claim firmer, each with why it says nothing of a check.
+    pub fn unanswered(&self, cell: usize, check: usize, blame: &Blame) -> Vec<String> {
+        let view = self.view;
+        let Some(names) = &view.run.info.controls else {
+            return match blame.missing.is_empty() {
+                true => vec![],
+                false => vec!["the run had no control cells".to_owned()],
+            };
+        };
+        let places = self.causes.places(cell);
+        let id = view.cells[cell].id;
+        let why = |at: usize| {
+            let control = &view.cells[at];
+            let seen = control.vector.map(|vector| view.answer(vector, check));
+            match (seen, control.skipped, control.faults.first()) {
+                (Some(Some(seen)), _, _) if seen.outcome == "skip" => format!("was not asked: {}", seen.reason),
+                (Some(Some(seen)), _, _) => format!("came to {}: {}", seen.outcome, seen.reason),
+                (Some(None), _, Some(fault)) => format!("broke before it was asked: {fault}"),
+                (Some(None), _, None) => "was not asked this".to_owned(),
+                (None, Some(reason), _) => format!("did not run: {reason}"),
+                (None, None, Some(fault)) => format!("did not run: {fault}"),
+                (None, None, None) => "did not run".to_owned(),
+            }
+        };
+        let told = |&name: &&'static str| {
+            let (place, engine, image) = match name {
+                "native" => (places.native, &names.native, &ImageId::none()),
+                "scratch image" => (places.scratch, &id.engine, &names.scratch),
+                _ => (places.no_policy, &names.no_policy, &id.image),
+            };
+            let wanted = CellId { host: id.host.clone(), engine: engine.clone(), image: image.clone() };
+            let at = place.or_else(|| view.cells.iter().position(|known| *known.id == wanted));
+            let (which, why) = match at {
+                Some(at) => (view.cells[at].id, why(at)),
+                None => (&wanted, "was not planned: the matrix leaves it out, or the host cannot have it".to_owned()),
+            };
+            format!("control {name} ({which}) {}", printable(&why, 200))
+        };
+        blame.missing.iter().map(told).collect()
+    }
+
     /// Documented incompatibilities that explain failing checks of a cell.
     pub fn known<'c>(
         &self,
@@ -86,5 +129,13 @@ impl<'v, 'a> Inquiry<'v, 'a> {
         blame: &Blame,
     ) -> Vec<Match> {
         known::matching(&self.scene(cell), checks, &blame.layers)
+    }
+
+    /// Documented incompatibilities that a cell has although no check fails by them.
+    pub fn recorded(&self, cell: usize) -> Vec<Match> {
+        let Some(vector) = self.view.cells[cell].vector else { return vec![] };
+        let results = self.view.vectors[vector].results.iter();
+        let passing = results.filter(|(_, seen)| !self.view.seen[*seen as usize].is_fail());
+        known::recorded(&self.scene(cell), passing.map(|(check, _)| &self.view.checks[*check as usize]))
     }
 }

@@ -54,6 +54,7 @@ pub fn document(view: &View<'_>) -> Value {
             "kind": finding.kind.word(),
             "title": finding.title,
             "layer": finding.layer,
+            "unanswered": finding.unanswered,
             "condition": finding.condition,
             "mechanism": finding.mechanism,
             "mechanisms": finding.mechanisms,

@@ -70,10 +70,13 @@ fn findings(view: &View<'_>, out: &mut String) {
         }
         let where_: Vec<String> =
             spread(finding).into_iter().map(|(word, text)| format!("{word}: {}", printable(&text, 200))).collect();
-        let _ = writeln!(out, " ({})", where_.join("; "));
+        let _ = writeln!(out, " ({}) `{}`", where_.join("; "), finding.id);
         if finding.checks.len() > 1 {
             let checks = names(finding.checks.iter().map(|&check| view.checks[check].as_str()), 8);
             let _ = writeln!(out, "  checks: {checks}");
+        }
+        for why in &finding.unanswered {
+            let _ = writeln!(out, "  not narrower: {}", code(why, 300));
         }
         if let Some(mechanism) = mechanism(finding) {
             let _ = writeln!(out, "  at fault: {}", code(&mechanism, 300));
@@ -100,7 +103,7 @@ fn findings(view: &View<'_>, out: &mut String) {
 fn waivers(view: &View<'_>, out: &mut String) {
     let (trouble, fine): (Vec<_>, Vec<_>) = view.waivers.iter().partition(|waiver| waiver.fate.is_trouble());
     for waiver in trouble.iter().take(20) {
-        let _ = writeln!(out, "- {} {}", code(&waiver.waiver, 200), waiver.fate.words());
+        let _ = writeln!(out, "- {} {}", code(&waiver.waiver, 200), waiver.words());
     }
     if !fine.is_empty() {
         let waived = view.asked().filter(|cell| cell.counts.waived > 0).count();

@@ -25,6 +25,8 @@ pub use explanation::{CheckExplained, Elsewhere, Explanation, explain};
 pub use findings::{Axis, Finding, Kind};
 pub use inquiry::{Fails, Inquiry};
 pub use json::json;
+pub use outage::{NotRun, not_run};
+pub use text::printable;
 pub use vectors::{Seen, Vector};
 pub use view::{Cell, View};
 pub use waived::WaiverUse;

@@ -25,20 +25,38 @@ pub struct WaiverUse {
     pub fate: Fate,
     /// What it covers.
     pub tally: Tally,
+    /// Its patterns over checks of which nothing fails and something passes.
+    pub idle: Vec<String>,
+}
+
+impl WaiverUse {
+    /// How it fares, in words.
+    pub fn words(&self) -> String {
+        match self.fate {
+            Fate::Partly => format!("{} ({})", self.fate.words(), self.idle.join(", ")),
+            fate => fate.words().to_owned(),
+        }
+    }
+}
+
+/// How often what one pattern of a waiver covers fails and passes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answers {
+    failing: usize,
+    passing: usize,
 }
 
 /// Counts every asked cell again without the failures that waivers expect, and says how the waivers fare.
 pub fn apply(view: &mut View<'_>, today: Date) -> Vec<WaiverUse> {
     let waivers = std::mem::take(&mut view.terms.waivers);
-    let matching = |waiver: &Waiver| {
-        let mut covered = vec![false; view.checks.len()];
-        for (covered, check) in covered.iter_mut().zip(&view.checks) {
-            *covered = waiver.checks.iter().any(|glob| glob.matches(check));
-        }
-        covered
+    // By check: which patterns of the waiver cover it.
+    let matching = |waiver: &Waiver| -> Vec<Vec<usize>> {
+        let globs = |check| (0..waiver.checks.len()).filter(|&glob| waiver.checks[glob].matches(check)).collect();
+        view.checks.iter().map(globs).collect()
     };
-    let covered: Vec<Vec<bool>> = waivers.iter().map(matching).collect();
+    let covered: Vec<Vec<Vec<usize>>> = waivers.iter().map(matching).collect();
     let mut tallies = vec![Tally::default(); waivers.len()];
+    let mut answers: Vec<Vec<Answers>> = waivers.iter().map(|w| vec![Answers::default(); w.checks.len()]).collect();
     let mut cells = std::mem::take(&mut view.cells);
     for cell in cells.iter_mut().filter(|cell| !cell.role.is_control()) {
         let mine: Vec<usize> = (0..waivers.len()).filter(|&at| waivers[at].cells.matches(cell.id)).collect();
@@ -48,19 +66,26 @@ pub fn apply(view: &mut View<'_>, today: Date) -> Vec<WaiverUse> {
         }
         if !mine.is_empty() {
             let holds = |at: usize| waivers[at].until >= today;
-            waive(view, cell, &mine, &covered, &mut tallies, holds);
+            waive(view, cell, &mine, &covered, (&mut tallies, &mut answers), holds);
         }
     }
     view.cells = cells;
     let selected = view.run.info.selected;
-    let uses = waivers.iter().zip(tallies).map(|(waiver, tally)| WaiverUse {
-        waiver: waiver.to_string(),
-        reason: waiver.reason.clone(),
-        owner: waiver.owner.clone(),
-        link: waiver.link.clone(),
-        until: waiver.until,
-        fate: fate(waiver.until, today, tally, selected),
-        tally,
+    let uses = waivers.iter().zip(tallies).zip(answers).map(|((waiver, tally), answers)| {
+        let passes = |answers: &Answers| answers.failing == 0 && answers.passing > 0;
+        let idle = waiver.checks.iter().zip(&answers).filter(|(_, answers)| passes(answers));
+        let idle: Vec<String> = idle.map(|(glob, _)| glob.as_str().to_owned()).collect();
+        let tally = Tally { idle: idle.len(), ..tally };
+        WaiverUse {
+            waiver: waiver.to_string(),
+            reason: waiver.reason.clone(),
+            owner: waiver.owner.clone(),
+            link: waiver.link.clone(),
+            until: waiver.until,
+            fate: fate(waiver.until, today, tally, selected),
+            tally,
+            idle,
+        }
     });
     let uses = uses.collect();
     view.terms.waivers = waivers;
@@ -72,15 +97,19 @@ fn waive(
     view: &View<'_>,
     cell: &mut Cell<'_>,
     mine: &[usize],
-    covered: &[Vec<bool>],
-    tallies: &mut [Tally],
+    covered: &[Vec<Vec<usize>>],
+    (tallies, answers): (&mut [Tally], &mut [Vec<Answers>]),
     holds: impl Fn(usize) -> bool,
 ) {
     let Some(vector) = cell.vector.and_then(|vector| view.vectors.get(vector)) else { return };
     for &(check, seen) in &vector.results {
         let outcome = view.seen[seen as usize].outcome;
         let mut waived = false;
-        for &at in mine.iter().filter(|&&at| covered[at][check as usize]) {
+        for &at in mine.iter().filter(|&&at| !covered[at][check as usize].is_empty()) {
+            for &glob in &covered[at][check as usize] {
+                answers[at][glob].failing += usize::from(outcome == "fail");
+                answers[at][glob].passing += usize::from(outcome == "pass");
+            }
             tallies[at].failing += usize::from(outcome == "fail");
             tallies[at].passing += usize::from(outcome == "pass");
             waived |= outcome == "fail" && holds(at);

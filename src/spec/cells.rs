@@ -1,5 +1,6 @@
 //! Which cells: globs over `host:engine:image`, and selections from the command line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -72,6 +73,8 @@ pub struct Selection {
     hosts: Vec<GlobMatcher>,
     engines: Vec<GlobMatcher>,
     images: Vec<GlobMatcher>,
+    /// By key; without values, any will do.
+    labels: BTreeMap<String, Vec<GlobMatcher>>,
 }
 
 impl Selection {
@@ -88,6 +91,26 @@ impl Selection {
             hosts: globs(hosts)?,
             engines: globs(engines)?,
             images: globs(images)?,
+            labels: BTreeMap::new(),
+        })
+    }
+
+    /// Only hosts with these labels, each `key` or `key=glob`. Values of one key are alternatives; the keys must all agree.
+    pub fn labelled(mut self, labels: &[String]) -> Result<Self, CellGlobError> {
+        for label in labels {
+            let (key, value) = label.split_once('=').map_or((label.as_str(), None), |(key, value)| (key, Some(value)));
+            let values = self.labels.entry(key.to_owned()).or_default();
+            if let Some(value) = value {
+                values.push(glob(value)?);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether a host has the labels asked for.
+    pub fn takes(&self, host: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(key, globs)| {
+            host.get(key).is_some_and(|value| globs.is_empty() || globs.iter().any(|glob| glob.is_match(value)))
         })
     }
 
@@ -117,6 +140,25 @@ mod tests {
     fn a_glob_needs_three_segments() {
         let error = "local:docker".parse::<CellGlob>().unwrap_err().to_string();
         assert!(error.contains("host:engine:image"), "{error}");
+    }
+
+    #[test]
+    fn hosts_are_selected_by_labels() {
+        let host =
+            BTreeMap::from([("site".to_owned(), "lab-2".to_owned()), ("group.web".to_owned(), "yes".to_owned())]);
+        for (labels, taken) in [
+            (&[][..], true),
+            (&["site=lab-2"], true),
+            (&["site=lab*", "group.web"], true),
+            (&["site=office", "site=lab-?"], true),
+            (&["site=office"], false),
+            (&["site=lab*", "group.db"], false),
+            (&["sit=lab*"], false),
+        ] {
+            let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+            assert_eq!(Selection::default().labelled(&labels).unwrap().takes(&host), taken, "{labels:?}");
+        }
+        assert!(Selection::default().labelled(&["a=[".to_owned()]).is_err());
     }
 
     #[test]

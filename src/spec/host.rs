@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::endpoint::endpoints;
 use super::error::Errors;
 use super::resolve::{Names, at_least_one, existing};
 use super::toml_shape::HostTable;
@@ -19,8 +20,9 @@ pub(super) fn host(
 ) -> Option<HostSpec> {
     let table = table.into_inner();
     let id: Option<HostId> = names.add("host", &table.name, errors);
+    let endpoints = endpoints(&table, world, errors);
     let parallel = at_least_one(table.parallel, errors);
-    let mut ways: Vec<(&str, Range<usize>, HostKind)> = vec![];
+    let mut ways: Vec<(&str, Range<usize>, Option<HostKind>)> = vec![];
     let config = table.ssh_config.as_ref().map(|config| existing(config, world, errors));
     if let Some(destination) = &table.ssh {
         if let Err(why) = ssh_destination(destination.get_ref()) {
@@ -28,19 +30,20 @@ pub(super) fn host(
             errors.add(destination.span(), why, Some(help.into()));
         }
         let spec = SshSpec { destination: destination.get_ref().clone(), config };
-        ways.push(("ssh", destination.span(), HostKind::Ssh(spec)));
+        ways.push(("ssh", destination.span(), Some(HostKind::Ssh(spec))));
     } else if let Some(config) = &table.ssh_config {
         errors.add(config.span(), "`ssh_config` is for hosts with `ssh`, and there is none", None);
     }
+    ways.extend(endpoints.into_iter().map(|(key, span, endpoint)| (key, span, endpoint.map(HostKind::Endpoint))));
     if let Some(table) = table.vm {
-        ways.push(("vm", table.span(), HostKind::Vm(Box::new(vm(table, world, errors)?))));
+        ways.push(("vm", table.span(), vm(table, world, errors).map(|vm| HostKind::Vm(Box::new(vm)))));
     }
     if ways.len() > 1 {
         let message = format!("host `{}` has both `{}` and `{}`", table.name.get_ref(), ways[0].0, ways[1].0);
         errors.add(ways[1].1.clone(), message, Some("a host is reached in one way".into()));
     }
-    let kind = ways.into_iter().next().map_or(HostKind::Local, |(_, _, kind)| kind);
-    Some(HostSpec { id: id?, kind, labels: table.labels, parallel })
+    let kind = ways.into_iter().next().map_or(Some(HostKind::Local), |(_, _, kind)| kind);
+    Some(HostSpec { id: id?, kind: kind?, labels: table.labels, parallel })
 }
 
 /// Why a text is no destination: nothing in it may look like an option, or like more than one word.

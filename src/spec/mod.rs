@@ -4,8 +4,10 @@
 
 mod cells;
 mod edit;
+mod endpoint;
 mod error;
 mod host;
+mod lists;
 mod resolve;
 mod terms;
 mod toml_shape;
@@ -19,12 +21,14 @@ use serde::{Deserialize, Serialize};
 pub use cells::{CellGlob, CellGlobError, Selection};
 pub use edit::{NewWaiver, add_waiver};
 pub use error::{SpecError, SpecErrors};
+pub use lists::{Expanded, Files, expand};
 pub(crate) use resolve::all_cells;
 pub use resolve::resolve;
 pub use terms::{CheckGlob, Profile, ProfileRule, Terms, Waiver, terms};
 pub use vm::{Cgroup, DiskRecipe, Kernel, KernelPackage, Storage, VmSpec};
 
 use crate::engine::EngineOptions;
+use crate::engine::container::Endpoint;
 use crate::id::{EngineId, HostId, ImageId};
 use crate::image::Source;
 
@@ -121,6 +125,8 @@ pub enum HostKind {
     Local,
     /// By the user's own `ssh`.
     Ssh(SshSpec),
+    /// By an engine there, and nothing else.
+    Endpoint(Endpoint),
     /// A virtual machine that abicus starts itself.
     Vm(Box<VmSpec>),
 }
@@ -138,6 +144,8 @@ impl HostKind {
     /// Why cells of such an engine cannot be on such a host, if they cannot.
     pub fn lacks(&self, engine: EngineKind) -> Option<&'static str> {
         match (self, engine) {
+            (Self::Endpoint(_), EngineKind::Docker | EngineKind::Podman | EngineKind::Scripted) => None,
+            (Self::Endpoint(_), _) => Some("an endpoint reaches docker or podman only, not the host they are on"),
             (Self::Local | Self::Ssh(_), _) | (_, EngineKind::Native | EngineKind::BuiltIn | EngineKind::Scripted) => {
                 None
             }

@@ -10,13 +10,13 @@ use toml::Spanned;
 
 use super::error::{Errors, did_you_mean};
 use super::terms;
-use super::toml_shape::{DefaultsTable, EngineTable, ExcludeTable, File, ImageTable, RegistryTable};
+use super::toml_shape::{BootstrapTable, DefaultsTable, EngineTable, ExcludeTable, File, ImageTable, RegistryTable};
 use super::{CellGlob, Defaults, EngineKind, EngineSpec, Exclude, ImageSpec, Matrix, RegistrySpec, SpecErrors, World};
 use crate::catalog::Catalogue;
 use crate::engine::options::Seccomp;
 use crate::id::{CellId, CheckId, EngineId, ImageId, InvalidName};
-use crate::image::Source;
 use crate::image::registry::Reference;
+use crate::image::{Bootstrap, Deb, Rpm, Source, is_repository};
 
 /// Reads a matrix. `file` is the name errors carry.
 pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, SpecErrors> {
@@ -28,11 +28,18 @@ pub fn resolve(text: &str, file: &str, world: &World<'_>) -> Result<Matrix, Spec
             return errors.into_result(()).and_then(|()| Err(SpecErrors(vec![])));
         }
     };
+    for list in [&shape.include, &shape.hosts].into_iter().flatten() {
+        errors.add(list.span(), "this list of hosts was not read", Some("it belongs into the file itself".into()));
+    }
     let defaults = defaults(shape.defaults, &mut errors);
     let mut names = Names::default();
     let images = each(shape.image, |table| image(table, world, &mut names, &mut errors));
     let hosts = each(shape.host, |table| super::host::host(table, world, &mut names, &mut errors));
-    let engines = each(shape.engine, |table| engine(table, world, &mut names, &mut errors));
+    let mut engines = each(shape.engine, |table| engine(table, world, &mut names, &mut errors));
+    if names.any("host") && !names.any("engine") && !names.any("image") {
+        // A kernel and nothing else: what it is without any engine is all that can be asked.
+        engines.push(crate::plan::bare_engine("native", EngineKind::Native));
+    }
     let matrix = Matrix {
         name: shape.matrix.as_ref().map_or_else(|| "matrix".to_owned(), |matrix| matrix.name.clone()),
         baseline: shape.matrix.and_then(|matrix| matrix.baseline),
@@ -82,7 +89,14 @@ impl Names {
     ) -> Option<Id> {
         let text = name.get_ref();
         if self.0.insert((what, text.clone()), ()).is_some() {
-            errors.add(name.span(), format!("{what} `{text}` is declared twice"), None);
+            let help = format!("rename one: a name stands for one {what}");
+            errors.add(name.span(), format!("{what} `{text}` is declared twice"), Some(help));
+            return None;
+        }
+        if text.starts_with(crate::plan::OWN) {
+            let message =
+                format!("{what} `{text}`: names that begin with `{}` are for control cells", crate::plan::OWN);
+            errors.add(name.span(), message, Some("choose another name".into()));
             return None;
         }
         match text.parse() {
@@ -179,7 +193,7 @@ fn image(
     let tag = table.tag.as_ref().map(|tag| tag.get_ref().clone());
     let mut sources: Vec<(&str, Range<usize>, Source)> = vec![];
     if let Some(text) = &table.archive {
-        sources.push(("archive", text.span(), Source::Archive(path(text))));
+        sources.push(("archive", text.span(), Source::Archive { path: path(text), tag: tag.clone() }));
     }
     if let Some(text) = &table.layout {
         sources.push(("layout", text.span(), Source::Layout { path: path(text), tag: tag.clone() }));
@@ -190,8 +204,10 @@ fn image(
     if let Some(text) = &table.reference {
         sources.push(("reference", text.span(), reference(text, &table, errors)));
     }
-    if let Some(bootstrap) = &table.bootstrap {
-        sources.push(("bootstrap", bootstrap.span(), Source::Bootstrap(bootstrap.get_ref().clone())));
+    if let Some(bootstrap) = &table.bootstrap
+        && let Some(wanted) = packages(bootstrap, world, errors)
+    {
+        sources.push(("bootstrap", bootstrap.span(), Source::Bootstrap(wanted)));
     }
     if let Some(scratch) = &table.scratch {
         if !scratch.get_ref() {
@@ -208,11 +224,14 @@ fn image(
     }
     if let Some(tag) = &table.tag
         && table.layout.is_none()
+        && table.archive.is_none()
     {
-        errors.add(tag.span(), "`tag` picks an image of a `layout`, and there is none", None);
+        errors.add(tag.span(), "`tag` picks an image of a `layout` or `archive`, and there is none", None);
     }
     const KINDS: &str = "give one of `reference`, `archive`, `layout`, `rootfs`, `bootstrap`, `scratch`";
     match sources.len() {
+        // What is wrong with it was said.
+        0 if table.bootstrap.is_some() => None,
         0 => {
             errors.add(span, format!("image `{name}` has no source"), Some(KINDS.into()));
             None
@@ -224,6 +243,57 @@ fn image(
         _ => {
             let message = format!("image `{name}` has both `{}` and `{}`", sources[0].0, sources[1].0);
             errors.add(sources[1].1.clone(), message, Some(KINDS.into()));
+            None
+        }
+    }
+}
+
+/// A `suite` or a `releasever`, and what goes with each.
+fn packages(table: &Spanned<BootstrapTable>, world: &World<'_>, errors: &mut Errors<'_>) -> Option<Bootstrap> {
+    const KINDS: &str =
+        "give `suite` for Debian, Ubuntu and their like, `releasever` for Fedora, Rocky, openSUSE and theirs";
+    let BootstrapTable { suite, variant, releasever, repos, keys, arch, include } = table.get_ref();
+    let (arch, include) = (arch.clone(), include.clone());
+    match (suite, releasever) {
+        (Some(suite), None) => {
+            for (key, list) in [("repos", repos), ("keys", keys)] {
+                if let Some(first) = list.first() {
+                    errors.add(
+                        first.span(),
+                        format!("`{key}` go with a `releasever`, and there is none"),
+                        Some(KINDS.into()),
+                    );
+                }
+            }
+            let variant = variant.as_ref().map(|variant| variant.get_ref().clone());
+            Some(Bootstrap::Deb(Deb { suite: suite.get_ref().clone(), arch, variant, include }))
+        }
+        (None, Some(releasever)) => {
+            if let Some(variant) = variant {
+                errors.add(variant.span(), "`variant` goes with a `suite`, and there is none", Some(KINDS.into()));
+            }
+            for url in repos.iter().filter(|url| !is_repository(url.get_ref())) {
+                let help = "write `https://…/`, `http://…/` or `file:///…`, one in each string, without a password";
+                errors.add(
+                    url.span(),
+                    format!("`{}` is not the address of a repository", url.get_ref()),
+                    Some(help.into()),
+                );
+            }
+            if let Some(key) = keys.first().filter(|_| repos.is_empty()) {
+                let message = "`keys` go with `repos`, and there are none";
+                errors.add(key.span(), message, Some("this machine's repositories have keys of their own".into()));
+            }
+            let keys = keys.iter().map(|key| existing(key, world, errors)).collect();
+            let repos = repos.iter().map(|url| url.get_ref().clone()).collect();
+            Some(Bootstrap::Rpm(Rpm { releasever: releasever.get_ref().clone(), repos, keys, arch, include }))
+        }
+        (None, None) => {
+            errors.add(table.span(), "`bootstrap` does not say of what", Some(KINDS.into()));
+            None
+        }
+        (Some(_), Some(releasever)) => {
+            errors.add(releasever.span(), "`bootstrap` has both `suite` and `releasever`", Some(KINDS.into()));
             None
         }
     }
@@ -246,10 +316,12 @@ fn reference(text: &Spanned<String>, table: &ImageTable, errors: &mut Errors<'_>
     Source::Reference { reference: text.get_ref().clone(), architecture, pull }
 }
 
-/// `386` of `linux/386`. A variant (`linux/arm/v7`) is the registry's to tell apart.
+/// `386` of `linux/386`, `arm/v7` of `linux/arm/v7`. The only variant of arm64, `v8`, is not always written.
 fn architecture(platform: &str) -> Option<String> {
-    let name = platform.strip_prefix("linux/")?.split('/').next()?;
-    (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| name.to_owned())
+    let name = platform.strip_prefix("linux/")?;
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
+    let good = name.split('/').count() <= 2 && name.split('/').all(is_word);
+    good.then(|| if name == "arm64/v8" { "arm64".to_owned() } else { name.to_owned() })
 }
 
 fn registry(table: RegistryTable, errors: &mut Errors<'_>) -> RegistrySpec {
@@ -274,7 +346,8 @@ fn registry(table: RegistryTable, errors: &mut Errors<'_>) -> RegistrySpec {
 pub(super) fn existing(text: &Spanned<String>, world: &World<'_>, errors: &mut Errors<'_>) -> PathBuf {
     let path = world.base.join(text.get_ref());
     if !(world.exists)(&path) {
-        errors.add(text.span(), format!("`{}` does not exist", path.display()), None);
+        let help = "relative paths start from the directory of the matrix";
+        errors.add(text.span(), format!("`{}` does not exist", path.display()), Some(help.into()));
     }
     path
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::terms::{ProfileTable, WaiverTable};
 use super::vm::VmTable;
 use crate::engine::EngineOptions;
-use crate::image::{Bootstrap, Pull};
+use crate::image::Pull;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +20,9 @@ pub(super) struct File {
     pub image: Vec<Spanned<ImageTable>>,
     #[serde(default)]
     pub host: Vec<Spanned<HostTable>>,
+    /// As `hosts`: read before this is, so that it is a name of the file and nothing else.
+    pub include: Option<Spanned<toml::Value>>,
+    pub hosts: Option<Spanned<toml::Value>>,
     #[serde(default)]
     pub engine: Vec<Spanned<EngineTable>>,
     #[serde(default)]
@@ -59,10 +62,25 @@ pub(super) struct ImageTable {
     pub layout: Option<Spanned<String>>,
     pub tag: Option<Spanned<String>>,
     pub rootfs: Option<Spanned<String>>,
-    pub bootstrap: Option<Spanned<Bootstrap>>,
+    pub bootstrap: Option<Spanned<BootstrapTable>>,
     pub scratch: Option<Spanned<bool>>,
     #[serde(default)]
     pub optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BootstrapTable {
+    pub suite: Option<Spanned<String>>,
+    pub variant: Option<Spanned<String>>,
+    pub releasever: Option<Spanned<String>>,
+    #[serde(default)]
+    pub repos: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub keys: Vec<Spanned<String>>,
+    pub arch: Option<String>,
+    #[serde(default)]
+    pub include: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +99,9 @@ pub(super) struct HostTable {
     pub name: Spanned<String>,
     pub ssh: Option<Spanned<String>>,
     pub ssh_config: Option<Spanned<String>>,
+    pub endpoint: Option<Spanned<String>>,
+    pub tls: Option<Spanned<toml::Value>>,
+    pub context: Option<Spanned<String>>,
     pub vm: Option<Spanned<VmTable>>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

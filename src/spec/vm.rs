@@ -303,6 +303,17 @@ mod tests {
     }
 
     #[test]
+    fn three_lines_are_a_whole_matrix() {
+        let text = "[[host]]\nname = 'mine'\nvm = { kernel = 'there' }\n";
+        let world = World { base: "/m".into(), exists: &|path| path.ends_with("there") };
+        let matrix = resolve(text, "m.toml", &world).unwrap();
+        let cells: Vec<String> = crate::spec::all_cells(&matrix).map(|cell| cell.to_string()).collect();
+        assert_eq!(cells, ["mine:native:-"]);
+        let with_image = format!("{text}[[image]]\nname = 'i'\nscratch = true\n");
+        assert!(resolve(&with_image, "m.toml", &world).unwrap_err().to_string().contains("no [[engine]]"));
+    }
+
+    #[test]
     fn every_mistake_is_named() {
         for (vm, wrong, right) in [
             ("", "a `vm` without a kernel", "kernel = { suite"),

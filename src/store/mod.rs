@@ -53,6 +53,12 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
+    /// Another abicus writes to it.
+    #[error("{path}: this run is still going on in another process")]
+    Busy {
+        /// Which run.
+        path: String,
+    },
     /// A newer abicus wrote it.
     #[error("{path}: format {found}, this abicus reads formats up to {FORMAT}: use a newer abicus")]
     Newer {
@@ -84,10 +90,16 @@ pub struct RunInfo {
     /// Whether it was interrupted.
     #[serde(default)]
     pub interrupted: bool,
-    /// The matrix file, as it was named.
+    /// The matrix file; relative paths of the matrix start from its directory.
     pub matrix_file: String,
     /// The matrix, verbatim.
     pub matrix: String,
+    /// Whether speed was asked for beyond what the matrix says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bench: bool,
+    /// Cells at a time on one host, where that was asked for beyond what the matrix says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
     /// Every cell planned, with its role.
     pub cells: Vec<(CellId, Role)>,
     /// Which of them are controls of which, where there are controls.
@@ -145,7 +157,7 @@ pub enum Entry {
         fault: Option<Fault>,
     },
     /// What a cell came to.
-    Cell(CellRecord),
+    Cell(Arc<CellRecord>),
 }
 
 /// How a cell went.

@@ -44,7 +44,7 @@ pub fn load(dir: &Path) -> Result<Run, StoreError> {
             run.images.insert(image, Known { facts, fault });
         }
         Entry::Cell(record) => {
-            run.cells.insert(record.cell.clone(), record);
+            run.cells.insert(record.cell.clone(), Arc::unwrap_or_clone(record));
         }
     })?;
     Ok(run)

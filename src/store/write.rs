@@ -12,14 +12,18 @@ use super::{Entry, Run, RunInfo, StoreError};
 use crate::collect::Observations;
 use crate::id::{CellId, HostId, RunId};
 
-/// Appends to a run directory. Every entry is on disk when the call returns.
-#[derive(Debug)]
+/// Appends to a run directory. The kernel has every entry when the call returns, so a driver that dies loses none. The
+/// journal is locked while it lives: two drivers never write to one run.
 pub struct RunWriter {
     dir: PathBuf,
     info: RunInfo,
     journal: File,
     vectors: File,
     known: HashSet<String>,
+    /// Kept: making one costs more than what a cell says.
+    packer: zstd::bulk::Compressor<'static>,
+    /// Directories of evidence that are there.
+    made: HashSet<PathBuf>,
 }
 
 impl RunWriter {
@@ -40,15 +44,19 @@ impl RunWriter {
     fn open(dir: PathBuf, info: RunInfo, known: HashSet<String>) -> Result<Self, StoreError> {
         let append = |name: &str| {
             let path = dir.join(name);
-            let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
+            OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))
+        };
+        let (mut journal, mut vectors) = (append("journal.jsonl")?, append("vectors.jsonl")?);
+        lock(&journal, &dir)?;
+        for (file, name) in [(&mut journal, "journal.jsonl"), (&mut vectors, "vectors.jsonl")] {
             // A process that died in mid-line leaves half a line; what follows must not be glued to it.
+            let path = dir.join(name);
             if file.metadata().map_err(io(&path))?.len() > 0 && !ends_with_newline(&path)? {
                 file.write_all(b"\n").map_err(io(&path))?;
             }
-            Ok(file)
-        };
-        let (journal, vectors) = (append("journal.jsonl")?, append("vectors.jsonl")?);
-        let writer = Self { dir, info, journal, vectors, known };
+        }
+        let packer = zstd::bulk::Compressor::new(LEVEL).map_err(io(&dir))?;
+        let writer = Self { dir, info, journal, vectors, known, packer, made: HashSet::new() };
         writer.save_info()?;
         Ok(writer)
     }
@@ -56,6 +64,11 @@ impl RunWriter {
     /// The run.
     pub fn run(&self) -> &RunId {
         &self.info.id
+    }
+
+    /// What was to be done.
+    pub fn info(&self) -> &RunInfo {
+        &self.info
     }
 
     /// The run directory.
@@ -85,29 +98,35 @@ impl RunWriter {
     }
 
     /// Stores what one attempt wrote; returns the name to record.
-    pub fn evidence(&self, cell: &CellId, attempt: u32, stdout: &[u8], stderr: &[u8]) -> Result<String, StoreError> {
+    pub fn evidence(
+        &mut self,
+        cell: &CellId,
+        attempt: u32,
+        stdout: &[u8],
+        stderr: &[u8],
+    ) -> Result<String, StoreError> {
         let name = format!("{}/{}/{}.{attempt}", cell.host, cell.engine, cell.image);
         for (ending, bytes) in [("stdout", stdout), ("stderr", stderr)] {
-            if bytes.is_empty() {
-                continue;
+            if !bytes.is_empty() {
+                self.pack(&format!("{name}.{ending}.zst"), bytes)?;
             }
-            let path = self.dir.join("evidence").join(format!("{name}.{ending}.zst"));
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(io(parent))?;
-            }
-            let packed = zstd::encode_all(bytes, 3).map_err(io(&path))?;
-            fs::write(&path, packed).map_err(io(&path))?;
         }
         Ok(name)
     }
 
     /// Stores what a host said of itself while it ran: the console of a virtual machine.
-    pub fn host_evidence(&self, host: &HostId, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.dir.join("evidence").join(host.as_str()).join("console.zst");
-        if let Some(parent) = path.parent() {
+    pub fn host_evidence(&mut self, host: &HostId, bytes: &[u8]) -> Result<(), StoreError> {
+        self.pack(&format!("{host}/console.zst"), bytes)
+    }
+
+    /// Writes a compressed file below `evidence/`.
+    fn pack(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join("evidence").join(name);
+        if let Some(parent) = path.parent().filter(|parent| !self.made.contains(*parent)) {
             fs::create_dir_all(parent).map_err(io(parent))?;
+            self.made.insert(parent.to_owned());
         }
-        let packed = zstd::encode_all(bytes, 3).map_err(io(&path))?;
+        let packed = self.packer.compress(bytes).map_err(io(&path))?;
         fs::write(&path, packed).map_err(io(&path))
     }
 
@@ -128,6 +147,20 @@ impl RunWriter {
         fs::write(&new, bytes).map_err(io(&new))?;
         fs::rename(&new, &path).map_err(io(&path))
     }
+}
+
+/// zstd's own default.
+const LEVEL: i32 = 3;
+
+/// Until the file is closed; the kernel lets go of it where a driver dies.
+fn lock(journal: &File, dir: &Path) -> Result<(), StoreError> {
+    rustix::fs::flock(journal, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+        let path = dir.display().to_string();
+        match errno {
+            rustix::io::Errno::WOULDBLOCK => StoreError::Busy { path },
+            errno => StoreError::Io { path, source: errno.into() },
+        }
+    })
 }
 
 fn append_line(file: &mut File, path: &Path, line: &impl Serialize) -> Result<(), StoreError> {

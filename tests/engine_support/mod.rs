@@ -1,6 +1,8 @@
 //! What the tests of real container engines share: a payload (busybox, statically linked), images, jobs, a private dockerd.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod remote;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -244,10 +246,13 @@ impl Daemon {
         let d = dir.display();
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
         std::fs::write(dir.join("passwd"), format!("{passwd}abicus-test:x:{USER}:{USER}::{d}/home:/bin/sh\n")).unwrap();
+        let group = std::fs::read_to_string("/etc/group").unwrap();
+        std::fs::write(dir.join("group"), format!("{group}abicus-test:x:{USER}:\n")).unwrap();
         std::fs::write(dir.join("sub"), "abicus-test:300000:65536\n").unwrap();
         let socket = dir.join("run/podman.sock");
         let script = format!(
-            "umount /sys/fs/cgroup/unified 2>/dev/null; mount --bind {d}/passwd /etc/passwd; mount --bind {d}/sub /etc/subuid; \
+            "umount /sys/fs/cgroup/unified 2>/dev/null; mount --bind {d}/passwd /etc/passwd; mount --bind {d}/group /etc/group; \
+             mount --bind {d}/sub /etc/subuid; \
              mount --bind {d}/sub /etc/subgid; cd /; exec env -i PATH=\"$PATH\" HOME={d}/home XDG_RUNTIME_DIR={d}/run \
              setpriv --reuid {USER} --regid {USER} --clear-groups podman --runtime {runtime} --storage-driver overlay --cgroup-manager cgroupfs \
              system service --time 0 unix://{s} >{d}/log 2>&1",

@@ -273,7 +273,7 @@ impl Bench {
     }
 
     pub fn layers(&self, layers: &[Vec<u8>]) -> Result<abicus::image::Image, abicus::fault::Fault> {
-        self.open(&abicus::image::Source::Archive(self.write("saved.tar", &saved(layers))))
+        self.open(&abicus::image::Source::Archive { path: self.write("saved.tar", &saved(layers)), tag: None })
     }
 
     /// Nothing outside the cache has changed, and no tree was kept of what was refused.

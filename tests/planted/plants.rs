@@ -1,10 +1,5 @@
 //! What is planted, and what has to be named for it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use super::trees::Trees;
-
 /// One failing check with who is to be blamed.
 pub struct Expected {
     pub check: &'static str,
@@ -39,13 +34,15 @@ impl Plant {
     }
 }
 
-const NONE: Plant = Plant { name: "", engines: &[], options: "", rules: "", inside: &[], expected: &[], also: &[] };
+pub const NONE: Plant = Plant { name: "", engines: &[], options: "", rules: "", inside: &[], expected: &[], also: &[] };
 
 const BOTH: &[&str] = &["built-in", "docker"];
-const OWN: &[&str] = &["built-in"];
+pub const OWN: &[&str] = &["built-in"];
 const DOCKER: &[&str] = &["docker"];
+/// Podman with runc, and runtimes without an engine above them.
+const RUNTIMES: &[&str] = &["podman", "runc", "crun"];
 
-const fn by(check: &'static str, layer: &'static str, mechanism: &'static str) -> Expected {
+pub const fn by(check: &'static str, layer: &'static str, mechanism: &'static str) -> Expected {
     Expected { check, layer, mechanism }
 }
 
@@ -259,6 +256,30 @@ pub const ENGINES: &[Plant] = &[
         also: &["dev.", "libc.tty", "tool."],
         ..NONE
     },
+    Plant {
+        name: "no-fowner",
+        engines: RUNTIMES,
+        options: r#"capabilities = { drop = ["FOWNER"] }"#,
+        expected: &[("bookworm", by("cap.fowner", "engine", "capability"))],
+        // Debian 12's crun has a libseccomp that does not know fchmodat2 and refuses it.
+        also: &["fs.", "tool.", "kernel.", "libc.", "syscall.fchmodat2"],
+        ..NONE
+    },
+    Plant {
+        name: "timerfd-enosys-elsewhere",
+        engines: RUNTIMES,
+        rules: r#"{"names": ["timerfd_create"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}"#,
+        expected: &[("bullseye", rule("kernel.timerfd.expire"))],
+        ..NONE
+    },
+    Plant {
+        name: "read-only-elsewhere",
+        engines: RUNTIMES,
+        options: "read_only = true",
+        expected: &[("bullseye", by("fs.root.write", "engine", "read-only"))],
+        also: &["fs.", "libc.", "tool.", "kernel.", "net.", "syscall.fchmodat2"],
+        ..NONE
+    },
 ];
 
 pub const PAIRS: &[Plant] = &[
@@ -330,6 +351,12 @@ pub const IMAGES: &[Plant] = &[
         ..NONE
     },
     Plant {
+        name: "exec-stack-library",
+        expected: &[("exec-stack-library", by("ld.dlopen.libm", "image", "exec-stack"))],
+        also: &["ld.", "libc."],
+        ..NONE
+    },
+    Plant {
         name: "no-libm",
         expected: &[("no-libm", by("ld.dlopen.libm", "image", "file-missing"))],
         also: &["ld.", "libc."],
@@ -386,89 +413,24 @@ pub const HOSTS: &[Plant] = &[
         ..NONE
     },
     Plant {
+        name: "host-no-full-device",
+        inside: &[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs none /mnt && mkdir /mnt/pts /mnt/shm && cp -a /dev/null /dev/zero /dev/random /dev/urandom \\
+             /dev/tty /mnt && mount --bind /dev/pts /mnt/pts && mount -t tmpfs none /mnt/shm && \\
+             ln -s /proc/self/fd /mnt/fd && ln -s pts/ptmx /mnt/ptmx && mount --rbind /mnt /dev && exec \"$@\"",
+            "sh",
+        ],
+        expected: &[("local:native:-", by("dev.full.full", "host", "device"))],
+        ..NONE
+    },
+    Plant {
         name: "host-loopback-down",
         inside: &["unshare", "--net"],
         expected: &[("local:native:-", by("net.loopback.tcp4", "host", "network"))],
         ..NONE
     },
 ];
-
-pub const HOST_MATRIX: &str = r#"
-[matrix]
-name = "planted hosts"
-[[host]]
-name = "local"
-[[engine]]
-name = "native"
-kind = "native"
-[[engine]]
-name = "built-in"
-kind = "built-in"
-[[image]]
-name = "scratch"
-scratch = true
-"#;
-
-const HEAD: &str =
-    "[matrix]\nname = \"planted\"\n[[host]]\nname = \"local\"\n[[image]]\nname = \"scratch\"\nscratch = true\n";
-
-/// docker's default profile as the built-in engine has it.
-const DEFAULT: &str = include_str!("../../src/engine/builtin/seccomp/default.json");
-
-/// An engine per cause and kind, with two images; what is planted by a part of the cell's name.
-pub fn engine_matrix(dir: &Path, trees: &Trees) -> (String, BTreeMap<String, Vec<&'static Plant>>) {
-    let mut text = HEAD.to_owned();
-    for (name, tree) in [("bookworm", &trees.bookworm), ("bullseye", &trees.bullseye)] {
-        text += &format!("[[image]]\nname = \"{name}\"\nrootfs = \"{}\"\n", tree.display());
-    }
-    for kind in ["native", "built-in", "docker"] {
-        text += &format!("[[engine]]\nname = \"{kind}\"\nkind = \"{kind}\"\n");
-    }
-    let mut planted: BTreeMap<String, Vec<&Plant>> = BTreeMap::new();
-    for plant in ENGINES.iter().chain(PAIRS) {
-        let mut options: Vec<String> = vec![];
-        if !plant.rules.is_empty() {
-            let profile = format!("{{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{}]}}", plant.rules);
-            std::fs::write(dir.join(format!("{}.json", plant.name)), profile).unwrap();
-            options.push(format!("seccomp = \"{}.json\"", plant.name));
-        }
-        match plant.options {
-            "" => {}
-            // The default profile of an engine that does not know the call: its default answer is EPERM.
-            "hole" => {
-                let mut profile: serde_json::Value = serde_json::from_str(DEFAULT).unwrap();
-                for rule in profile["syscalls"].as_array_mut().unwrap() {
-                    rule["names"].as_array_mut().unwrap().retain(|name| name != "clone3");
-                }
-                profile["syscalls"]
-                    .as_array_mut()
-                    .unwrap()
-                    .retain(|rule| !rule["names"].as_array().unwrap().is_empty());
-                std::fs::write(dir.join("hole.json"), profile.to_string()).unwrap();
-                options.push("seccomp = \"hole.json\"".to_owned());
-            }
-            more => options.push(more.to_owned()),
-        }
-        for kind in plant.engines {
-            let name = format!("{kind}-{}", plant.name);
-            let options = options.join(", ");
-            text += &format!("[[engine]]\nname = \"{name}\"\nkind = \"{kind}\"\noptions = {{ {options} }}\n");
-            planted.entry(format!(":{name}:")).or_default().push(plant);
-        }
-    }
-    // The empty image is a control everywhere and need not be asked for.
-    text += "[[exclude]]\ncells = \"*:*:scratch\"\nreason = \"a control\"\n";
-    (text, planted)
-}
-
-/// The images, under one engine.
-pub fn image_matrix(trees: &Trees) -> (String, BTreeMap<String, Vec<&'static Plant>>) {
-    let mut text = format!(
-        "{HEAD}[[engine]]\nname = \"native\"\nkind = \"native\"\n[[engine]]\nname = \"built-in\"\nkind = \"built-in\"\n"
-    );
-    for (name, tree) in &trees.images {
-        text += &format!("[[image]]\nname = \"{name}\"\nrootfs = \"{}\"\n", tree.display());
-    }
-    let planted = IMAGES.iter().map(|plant| (format!(":{}", plant.name), vec![plant])).collect();
-    (text, planted)
-}

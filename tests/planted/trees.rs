@@ -10,6 +10,8 @@ pub struct Trees {
     pub bullseye: PathBuf,
     /// By name of the image.
     pub images: BTreeMap<&'static str, PathBuf>,
+    /// Those that need a level of x86-64 for one library.
+    pub levels: BTreeMap<&'static str, PathBuf>,
 }
 
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
@@ -59,8 +61,9 @@ pub fn make(dir: &Path) -> Trees {
         let library = crafted.join("abi-note").join(LIBRARIES).join("libsubject.so");
         std::fs::copy(library, tree.join(LIBRARIES).join("libsubject.so")).unwrap();
     });
-    add("isa-note", "bookworm", &|tree| need_more_than_any(&tree.join(LIBRARIES).join("libm.so.6")));
+    add("isa-note", "bookworm", &|tree| need(&tree.join(LIBRARIES).join("libm.so.6"), MORE_THAN_ANY));
     add("exec-stack", "trixie", &|_| ());
+    add("exec-stack-library", "trixie", &|tree| want_executable_stack(&tree.join(LIBRARIES).join("libm.so.6")));
     add("no-libm", "bookworm", &remove("lib/x86_64-linux-gnu/libm.so.6"));
     let nobody = |path: &'static str| {
         move |tree: &Path| std::fs::write(tree.join(path), "nobody:x:65534:65534::/:/bin/sh\n").unwrap()
@@ -69,10 +72,18 @@ pub fn make(dir: &Path) -> Trees {
     add("no-root-group", "bookworm", &nobody("etc/group"));
     images.insert("wrong-arch", crafted.join("wrong-arch"));
 
+    let mut levels = BTreeMap::new();
+    for (name, bit) in [("x86-64-v3", 1 << 2), ("x86-64-v4", 1 << 3)] {
+        let tree = dir.join(name);
+        tiny("bookworm", &tree);
+        need(&tree.join(LIBRARIES).join("libm.so.6"), bit);
+        levels.insert(name, tree);
+    }
+
     let (bookworm, bullseye) = (dir.join("bookworm"), dir.join("bullseye"));
     tiny("bookworm", &bookworm);
     tiny("bullseye", &bullseye);
-    Trees { bookworm, bullseye, images }
+    Trees { bookworm, bullseye, images, levels }
 }
 
 fn tiny(suite: &str, tree: &Path) {
@@ -96,11 +107,28 @@ fn tiny(suite: &str, tree: &Path) {
     std::fs::copy(loader, tree.join(LOADER)).unwrap();
 }
 
-/// Marks a library for a processor that does not exist: GNU_PROPERTY_X86_ISA_1_NEEDED with a bit nobody has.
-fn need_more_than_any(library: &Path) {
+/// A bit of a level that does not exist.
+const MORE_THAN_ANY: u8 = 1 << 7;
+
+/// Marks a library for a level of x86-64: GNU_PROPERTY_X86_ISA_1_NEEDED, x86-64 psABI, section 4.1.3.
+fn need(library: &Path, bit: u8) {
     let mut bytes = std::fs::read(library).unwrap();
     let property = [0x02, 0x80, 0x00, 0xc0, 4, 0, 0, 0];
     let at = bytes.windows(8).position(|window| window == property).expect("the library has no ISA property");
-    bytes[at + 8] |= 0x80;
+    bytes[at + 8] |= bit;
+    std::fs::write(library, bytes).unwrap();
+}
+
+/// Marks a library as one that puts code on the stack: PT_GNU_STACK with PF_X, elf(5).
+fn want_executable_stack(library: &Path) {
+    let mut bytes = std::fs::read(library).unwrap();
+    let number = |at: usize, length: usize| {
+        bytes[at..at + length].iter().rev().fold(0usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let stack = 0x6474_e551;
+    let header = (0..count).map(|entry| table + entry * size).find(|at| number(*at, 4) == stack);
+    let header = header.expect("the library has no PT_GNU_STACK");
+    bytes[header + 4] |= 1;
     std::fs::write(library, bytes).unwrap();
 }

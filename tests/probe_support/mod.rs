@@ -106,6 +106,18 @@ fn programs() -> &'static Path {
     })
 }
 
+/// A filter that treats calls by the i386 entry so and allows all others.
+pub fn foreign(action: Action) -> Vec<u8> {
+    // The architecture is at offset 4; 0x40000003 is i386.
+    let code = [
+        (0x20u16, 0u8, 0u8, 4u32),
+        (0x15, 0, 1, 0x4000_0003),
+        (6, 0, 0, action.code()),
+        (6, 0, 0, Action::Allow.code()),
+    ];
+    code.iter().flat_map(|(op, yes, no, k)| [&op.to_le_bytes()[..], &[*yes, *no], &k.to_le_bytes()].concat()).collect()
+}
+
 fn write_program(at: &Path, bytes: &[u8]) {
     fs::write(at, bytes).unwrap();
     fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();

@@ -12,6 +12,11 @@ use crate::image_support::{Layout, Tape, gzip, run};
 
 /// A layout whose tag `one` is an image of two layers, and `many` an index for two architectures.
 pub fn layout(path: &Path) -> Vec<Vec<u8>> {
+    layout_with(path, 60_000)
+}
+
+/// The same, with so many bytes that cannot be compressed well.
+pub fn layout_with(path: &Path, noise: usize) -> Vec<Vec<u8>> {
     let oci = Layout(path);
     let mut state = 1u64;
     let mut byte = || {
@@ -20,7 +25,7 @@ pub fn layout(path: &Path) -> Vec<Vec<u8>> {
         state ^= state << 17;
         char::from(b' ' + (state % 90) as u8)
     };
-    let noise: String = (0..60_000).map(|_| byte()).collect();
+    let noise: String = (0..noise).map(|_| byte()).collect();
     let layers = vec![Tape::new().file("noise", &noise).end(), Tape::new().file("b", "b").end()];
     let platform = |name: &str| format!(",\"platform\":{{\"os\":\"linux\",\"architecture\":\"{name}\"}}");
     let one = oci.image(&layers, "amd64", gzip, &platform("amd64"));
@@ -71,13 +76,18 @@ impl Drop for Real {
 
 /// Copies a layout's image `one` to `team/app:one`.
 pub fn push(layout: &Path, registry: &Real, login: &[&str]) {
+    push_as(layout, registry, login, "app");
+}
+
+/// The same to `team/<name>:one`.
+pub fn push_as(layout: &Path, registry: &Real, login: &[&str], name: &str) {
     let oci = Layout(layout);
     let manifest = fs::read(layout.join("tags/one")).unwrap();
     let (digest, size) = oci.blob(&manifest);
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let annotation = "\"annotations\":{\"org.opencontainers.image.ref.name\":\"one\"}";
     oci.write_index(&[format!("{{\"mediaType\":\"{kind}\",\"digest\":\"{digest}\",\"size\":{size},{annotation}}}")]);
-    let (from, to) = (format!("oci:{}:one", layout.display()), format!("docker://{}/team/app:one", registry.1));
+    let (from, to) = (format!("oci:{}:one", layout.display()), format!("docker://{}/team/{name}:one", registry.1));
     let mut arguments = vec!["copy", "-q", "--dest-tls-verify=false"];
     arguments.extend(login);
     arguments.extend([from.as_str(), to.as_str()]);

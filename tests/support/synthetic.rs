@@ -103,6 +103,8 @@ pub fn run(size: Size) -> Run {
             finished: Some("2026-11-23T02:03:41Z".parse().unwrap()),
             interrupted: false,
             matrix_file: "matrix.toml".into(),
+            bench: false,
+            parallel: None,
             matrix: "[matrix]\nname = \"nightly\"\n".into(),
             cells: vec![],
             controls: Some(ControlNames {

@@ -1,10 +1,12 @@
-//! What the kernel tells of its clock, its pages and the processor's faults.
+//! What the kernel tells of its clock and of the processor's faults.
 //!
 //! Goes in: nothing. Comes out: answers. Must not know: which answers are good.
 
 use core::ffi::CStr;
 
-use crate::check::{Asked, Check, How, Saw, Value, value};
+#[cfg(target_arch = "x86_64")]
+use crate::check::value;
+use crate::check::{Asked, Check, How, Saw, Value};
 use crate::rt::consts::ENOENT;
 use crate::rt::sys;
 #[cfg(target_arch = "x86_64")]
@@ -12,7 +14,6 @@ use crate::rt::text::Text;
 
 pub static CHECKS: &[Check] = &[
     Check { id: "cpu.clocksource", how: How::Batch, run: clocksource },
-    Check { id: "cpu.hugepages.transparent", how: How::Batch, run: transparent },
     #[cfg(target_arch = "x86_64")]
     Check { id: "cpu.vulnerable", how: How::Batch, run: vulnerable },
 ];
@@ -29,16 +30,6 @@ fn line(name: &CStr) -> Result<Value, Saw> {
 
 fn clocksource() -> Asked {
     line(c"/sys/devices/system/clocksource/clocksource0/current_clocksource").map(Saw::Value)
-}
-
-/// The word in brackets.
-fn transparent() -> Asked {
-    let text = line(c"/sys/kernel/mm/transparent_hugepage/enabled")?;
-    let chosen = text.bytes().split(|b| *b == b'[').nth(1).and_then(|rest| rest.split(|b| *b == b']').next());
-    match chosen {
-        Some(word) => Ok(Saw::Value(Value::of(word))),
-        None => value(format_args!("none is chosen")),
-    }
 }
 
 /// The faults against which nothing is done, in order of name.

@@ -20,7 +20,6 @@ checks![
     Own "kernel.prctl.keep_capabilities" => prctl_keep_capabilities,
     Own "kernel.prctl.ambient" => prctl_ambient,
     Own "kernel.prctl.bounding_drop" => prctl_bounding_drop,
-    Batch "kernel.prctl.speculation" => prctl_speculation,
     Batch "kernel.prctl.memory_name" => prctl_memory_name,
     Own "kernel.prctl.thp_disable" => prctl_thp_disable,
     Own "kernel.prctl.no_write_execute" => prctl_no_write_execute,
@@ -167,19 +166,6 @@ fn prctl_bounding_drop() -> Does {
     }
     prctl([24, 5, 0, 0, 0])?;
     same("PR_CAPBSET_READ", prctl([23, 5, 0, 0, 0]).at("PR_CAPBSET_READ")?, 0)
-}
-
-/// PR_GET_SPECULATION_CTRL of PR_SPEC_STORE_BYPASS. Kernels before 5.16 disabled it for whoever has a seccomp filter.
-fn prctl_speculation() -> Does {
-    let state = prctl([52, 0, 0, 0, 0])?;
-    let word = match state & 0xe {
-        _ if state == 0 => "not affected",
-        2 => "enabled",
-        4 => "disabled",
-        8 => "force disabled",
-        _ => "other",
-    };
-    Err(value(format_args!("{word}")))
 }
 
 fn prctl_memory_name() -> Does {

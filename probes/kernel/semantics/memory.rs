@@ -436,9 +436,18 @@ fn map_shadow_stack() -> Does {
     Ok(())
 }
 
-/// IPC_PRIVATE, and marked for removal as soon as it is attached.
+/// A new System V object. Its key starts with "ab", so that whoever finds one knows whose it was.
+fn sysv(make: &dyn Fn(usize, usize) -> Result<usize, i32>) -> Result<usize, No> {
+    // IPC_CREAT | IPC_EXCL; IPC_PRIVATE where another pid namespace has this number too.
+    Ok(match make(0x6162_0000 | sys::getpid() as usize & 0xffff, 0o3600) {
+        Err(EEXIST) => make(0, 0o600)?,
+        made => made?,
+    })
+}
+
+/// Marked for removal as soon as it is attached.
 fn sysv_memory() -> Does {
-    let id = must!(nr::SHMGET, 0, PAGE, 0o600);
+    let id = sysv(&|key, flags| ask!(nr::SHMGET, key, PAGE, flags))?;
     let at = ask!(nr::SHMAT, id, 0, 0);
     let removed = ask!(nr::SHMCTL, id, 0, 0);
     let map = core::mem::ManuallyDrop::new(Map { at: at.at("shmat")? as *mut u8, len: PAGE });
@@ -454,7 +463,7 @@ fn sysv_memory() -> Does {
 }
 
 fn sysv_semaphore() -> Does {
-    let id = must!(nr::SEMGET, 0, 1, 0o600);
+    let id = sysv(&|key, flags| ask!(nr::SEMGET, key, 1, flags))?;
     // struct sembuf { number, operation, flags }: up by 3, then down by 2.
     let steps = [[0i16, 3, 0], [0, -2, 0x800]];
     let done = ask!(nr::SEMTIMEDOP, id, &steps, 2, 0);
@@ -466,7 +475,7 @@ fn sysv_semaphore() -> Does {
 }
 
 fn sysv_message() -> Does {
-    let id = must!(nr::MSGGET, 0, 0o600);
+    let id = sysv(&|key, flags| ask!(nr::MSGGET, key, flags))?;
     let (message, mut room) = ([7usize, 42], [0usize; 2]);
     let sent = ask!(nr::MSGSND, id, &message, 8, 0o4000);
     let taken = ask!(nr::MSGRCV, id, &mut room, 8, 7, 0o4000);

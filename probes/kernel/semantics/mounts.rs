@@ -76,6 +76,7 @@ fn mount_proc() -> Does {
 
 /// An overlay of two directories of a tmpfs: what is below is seen, what is written goes above.
 fn mount_overlay() -> Does {
+    unless_loads(listed(c"/proc/filesystems", b"overlay"), "asking would load the module overlay")?;
     apart()?;
     tmpfs().at("mount tmpfs")?;
     must!("chdir"; nr::CHDIR, path(place()));

@@ -111,8 +111,9 @@ fn program(text: &[u8]) -> Result<Fd, No> {
 
 /// execveat(2) of a descriptor, which is fexecve(3).
 fn execveat_memfd() -> Does {
-    let (file, none) = (program(&tiny_program())?, [0usize; 1]);
-    executes("execveat", &mut || ask!(nr::EXECVEAT, file.0, sys::path(c""), &none, &none, AT_EMPTY_PATH))
+    // With a name: the kernel's log has a line of a program that is started without.
+    let (file, arguments) = (program(&tiny_program())?, [sys::path(c"tiny"), 0]);
+    executes("execveat", &mut || ask!(nr::EXECVEAT, file.0, sys::path(c""), &arguments, &[0usize], AT_EMPTY_PATH))
 }
 
 /// execve(2) of our own program, by the path the kernel knows. Not through a memfd: a policy may forbid those.
@@ -138,7 +139,8 @@ fn execve_script() -> Does {
     let plain = Fd(must!("dup"; nr::DUP, binary.0) as i32);
     let text = crate::rt::text::Text::<64>::format(format_args!("#!/proc/self/fd/{}\n", plain.0));
     let script = Fd(must!("dup"; nr::DUP, program(text.bytes())?.0) as i32);
-    executes("execveat", &mut || ask!(nr::EXECVEAT, script.0, sys::path(c""), &[0usize], &[0usize], AT_EMPTY_PATH))
+    let arguments = [sys::path(c"script"), 0];
+    executes("execveat", &mut || ask!(nr::EXECVEAT, script.0, sys::path(c""), &arguments, &[0usize], AT_EMPTY_PATH))
 }
 
 /// waitid(2) that leaves the child to be waited for again.

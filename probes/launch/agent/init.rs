@@ -91,6 +91,10 @@ fn boot() {
     if mounted.is_err() {
         return say("abicus: the root could not be mounted\n");
     }
+    // Where engines see it they want to load a profile: without the program that does, no container would start.
+    if super::channel::there(c"/new/sbin/apparmor_parser") {
+        let _ = mount(c"securityfs", c"/sys/kernel/security", c"securityfs", MS_QUIET, c"");
+    }
     let _ = sys::mkdir(c"/new/tmp", 0o777);
     // SAFETY: a C string that outlives the call. A umask took the sticky bit's neighbours away.
     let _ = unsafe { call!(nr::FCHMODAT, AT_FDCWD, path(c"/new/tmp"), 0o1777) };

@@ -383,7 +383,7 @@ fn socket(p: &Place) -> Does {
 fn execute(p: &Place) -> Does {
     drop(p.file(c"a", &tiny_program())?);
     must!("chmod"; nr::FCHMODAT, p.dir.0, path(c"a"), 0o700);
-    executes("execveat", &mut || ask!(nr::EXECVEAT, p.dir.0, path(c"a"), &[0usize], &[0usize], 0))
+    executes("execveat", &mut || ask!(nr::EXECVEAT, p.dir.0, path(c"a"), &[path(c"a"), 0], &[0usize], 0))
 }
 
 fn own_path(p: &Place) -> crate::rt::text::Text<64> {

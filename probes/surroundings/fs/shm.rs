@@ -3,20 +3,18 @@
 //! Goes in: nothing. Comes out: answers. Must not know: which answers are good. /dev/shm itself is never filled: a small
 //! file system of a mount namespace of our own is.
 
-use super::{kind, statfs};
+use super::statfs;
 use crate::asking::*;
 use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys::{self, path};
 
 checks![
-    Batch "shm.type" => || Err(word(kind(statfs(c"/dev/shm")?[0]))),
     Batch "shm.size" => size,
     Batch "shm.write" => || write_in(c"/dev/shm"),
     Batch "shm.map" => || map_in(c"/dev/shm"),
     Batch "shm.share" => share,
     Batch "shm.reserve_too_much" => reserve_too_much,
-    Batch "shm.execute" => execute,
     Own "shm.full.write" => full_write,
     Own "shm.full.map" => full_map,
 ];
@@ -77,13 +75,6 @@ fn reserve_too_much() -> Does {
         return Err(not_asked("it has no limit"));
     }
     refused("fallocate", ask!(nr::FALLOCATE, file.0, 0, 0, (info[2] + 1).saturating_mul(info[1])), ENOSPC)
-}
-
-/// PROT_EXEC of a file there: a mount with noexec refuses.
-fn execute() -> Does {
-    let file = file_in(c"/dev/shm")?;
-    must!("ftruncate"; nr::FTRUNCATE, file.0, 4096);
-    Map::file(file.0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED).map(|_| ())
 }
 
 /// A tmpfs of 64 KiB in a mount namespace of our own, filled; it holds what the descriptor holds.

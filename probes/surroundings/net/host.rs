@@ -85,6 +85,8 @@ fn apart() -> Does {
 
 /// IPT_SO_GET_INFO of the table nat, as iptables-legacy starts.
 fn iptables_legacy() -> Does {
+    let has = listed(c"/proc/net/ip_tables_names", b"nat") || module(c"/sys/module/iptable_nat");
+    unless_loads(has, "asking would load the module iptable_nat")?;
     apart()?;
     let socket = Fd(must!("socket"; nr::SOCKET, INET, RAW | O_CLOEXEC, 255) as i32);
     let (mut info, mut room) = ([0u8; 84], 84u32);
@@ -95,6 +97,7 @@ fn iptables_legacy() -> Does {
 
 /// NFT_MSG_GETTABLE of all: an empty list is an answer.
 fn nftables() -> Does {
+    unless_loads(module(c"/sys/module/nf_tables"), "asking would load the module nf_tables")?;
     apart()?;
     let socket = socket(NETLINK, RAW, 12)?;
     // struct nlmsghdr: length, NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE, NLM_F_REQUEST | NLM_F_DUMP

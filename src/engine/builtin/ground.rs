@@ -1,9 +1,9 @@
-//! What a host has to offer to engines that make their cells by the launcher: asked once, before the first cell.
+//! What a host has to offer to engines that make their cells by the launcher: asked once for each connection to it.
 //!
 //! In: a way to reach the host, settings. Out: a [`Ground`]; image trees put there ([`Trees`]). Must not know: jobs.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::abilities::Identity;
@@ -13,7 +13,7 @@ use super::policy::{self, Root};
 use super::settings::{Settings, User, look_up};
 use crate::engine::Prepared;
 use crate::fault::{Fault, Phase};
-use crate::host::{Reach, Site};
+use crate::host::{Reach, Site, Tree};
 use crate::image::{Content, Image};
 
 /// Largest passwd read.
@@ -47,7 +47,7 @@ impl Ground {
 
 /// Trees on the host, and what of this machine they are copies of.
 #[derive(Default)]
-pub(crate) struct Trees(Mutex<HashMap<String, PathBuf>>);
+pub(crate) struct Trees(Mutex<HashMap<String, Tree>>);
 
 const EMPTY: &str = "empty";
 const TREE: &str = "tree:";
@@ -63,16 +63,34 @@ impl Trees {
         match &image.content {
             Content::Empty => Ok(empty()),
             Content::Tree(tree) => {
-                let there = reach.put(tree, &image.digest).await?;
-                let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                trees.insert(there.clone(), tree.clone());
-                Ok(Prepared(format!("{TREE}{there}")))
+                let tree = Tree { path: tree.clone(), digest: image.digest.clone() };
+                self.put(reach, tree).await.map(|there| Prepared(format!("{TREE}{there}")))
             }
             Content::Reference(reference) => {
                 let cause = format!("`{reference}` is known to other engines only: {engine} needs a tree");
                 Err(Fault::new(Phase::Prepare, cause)
                     .hint("leave out `pull = \"engine\"`: abicus then fetches the image"))
             }
+        }
+    }
+
+    async fn put(&self, reach: &dyn Reach, tree: Tree) -> Result<String, Fault> {
+        let there = reach.put(&tree.path, &tree.digest).await?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(there.clone(), tree);
+        Ok(there)
+    }
+
+    fn of(&self, there: &str) -> Option<Tree> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(there).cloned()
+    }
+
+    /// What was prepared, where it is now: a connection that was made anew has another directory, with nothing in it.
+    pub(crate) async fn root(&self, reach: &dyn Reach, prepared: &Prepared) -> Result<Root, Fault> {
+        let root = Root::try_from(prepared)?;
+        let Root::Tree(there) = &root else { return Ok(root) };
+        match self.of(there) {
+            Some(tree) => self.put(reach, tree).await.map(Root::Tree),
+            None => Ok(root),
         }
     }
 
@@ -85,9 +103,9 @@ impl Trees {
         let passwd = match root {
             Root::Empty => String::new(),
             Root::Tree(there) => {
-                let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let tree = trees.get(there).cloned().unwrap_or_else(|| PathBuf::from(there));
-                place::read_inside(&tree, "etc", "passwd", MAX_PASSWD)
+                let tree = self.of(there);
+                let tree = tree.as_ref().map_or(Path::new(there), |tree| &tree.path);
+                place::read_inside(tree, "etc", "passwd", MAX_PASSWD)
                     .map_err(|e| Fault::new(Phase::Create, format!("/etc/passwd of the image: {e}")))?
             }
         };

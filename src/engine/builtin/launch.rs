@@ -18,8 +18,10 @@ use crate::host::{Launched, Reach, Writer};
 
 /// How long a killed cell may take to be gone before the driver stops waiting for it.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long output may still come after everything that could write it is gone.
-const DRAIN: Duration = Duration::from_millis(500);
+/// How long nothing of the output may come, once everything that could write it is gone, before the driver stops waiting
+/// for its end. What was written arrives: over SSH to a host under load, and in windows that each wait for an answer, that
+/// takes seconds. Only a process that escaped the launcher keeps the output from ending.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Most bytes of lines the launcher may tell. It tells a handful.
 const MAX_TOLD: usize = 256 * 1024;
 
@@ -92,6 +94,10 @@ struct Collected {
     stderr: Kept,
     told: Vec<u8>,
     killed: Option<Ended>,
+    /// Nobody read the output to its end.
+    held: bool,
+    /// The way to the host broke, and what was on it is lost.
+    lost: Option<Fault>,
     /// Everything that could write is gone, and the launcher said its last line.
     complete: bool,
     started: Option<Instant>,
@@ -116,18 +122,21 @@ pub(crate) async fn launch(job: &Launch<'_>) -> (Attempt, Told) {
     let now = Instant::now();
     let started = collected.started.unwrap_or(now);
     let ended = collected.ended.unwrap_or(now).max(started);
-    let mut verdict = verdict(job.list, &told, &collected);
-    if verdict.is_err()
-        && let Err(lost) = job.reach.site().await
-    {
-        verdict = Err(lost);
+    let mut notes: Vec<String> = told.notes.iter().map(|(op, errno)| failed(job.list, *op, *errno)).collect();
+    if collected.held {
+        notes.push("a process that outlived the program holds its output open".to_owned());
     }
+    let verdict = match &collected.lost {
+        // How the program ended may be known, and whether its output is whole is not.
+        Some(lost) => Err(lost.clone()),
+        None => verdict(job.list, &told, &collected),
+    };
     let attempt = Attempt {
         ended: verdict,
         stdout: collected.stdout.bytes,
         stderr: collected.stderr.bytes,
         timing: Timing { create_ms: ms(begun, started), run_ms: ms(started, ended), remove_ms: ms(ended, now) },
-        notes: told.notes.iter().map(|(op, errno)| failed(job.list, *op, *errno)).collect(),
+        notes,
     };
     (attempt, told)
 }
@@ -146,6 +155,8 @@ fn verdict(list: &List, told: &Told, collected: &Collected) -> Result<Ended, Fau
     }
     match (collected.killed, told.ended) {
         (Some(why), Some(Ended::Signal(9)) | None) if collected.complete => Ok(why),
+        // It ended by itself just then; what was beyond the cap is gone all the same.
+        (Some(Ended::OutputCap), Some(_)) => Ok(Ended::OutputCap),
         (Some(_), None) => Err(Fault::new(Phase::Cleanup, "the cell was killed and is still there").transient()),
         (_, Some(Ended::Exit(SETUP_FAILED))) if !told.started => {
             Err(Fault::new(Phase::Create, "the launcher's child ended before the program began").transient())
@@ -200,6 +211,8 @@ async fn collect(job: &Launch<'_>, launched: Launched, begun: Instant) -> Collec
         stderr: kept(),
         told: Vec::new(),
         killed: None,
+        held: false,
+        lost: None,
         complete: false,
         started: None,
         ended: None,
@@ -208,13 +221,17 @@ async fn collect(job: &Launch<'_>, launched: Launched, begun: Instant) -> Collec
     let (mut out_room, mut err_room, mut line_room) = (vec![0; 64 * 1024], vec![0; 16 * 1024], [0; 1024]);
     let mut telling = true;
     let mut limit = begun + job.deadline;
+    // What escaped and goes on writing is not listened to for ever.
+    let mut last = limit;
     while telling || out.is_some() || err.is_some() {
         tokio::select! {
             step = c.stdout.read(&mut out, &mut out_room) => {
                 if step == Step::Overflow { kill(&mut c.killed, Ended::OutputCap, &mut lifeline, &mut limit); }
+                if !telling { limit = last.min(Instant::now() + SILENCE); }
             }
             step = c.stderr.read(&mut err, &mut err_room) => {
                 if step == Step::Overflow { kill(&mut c.killed, Ended::OutputCap, &mut lifeline, &mut limit); }
+                if !telling { limit = last.min(Instant::now() + SILENCE); }
             }
             read = told.read(&mut line_room), if telling => {
                 let n = read.unwrap_or(0);
@@ -227,11 +244,15 @@ async fn collect(job: &Launch<'_>, launched: Launched, begun: Instant) -> Collec
                 if n == 0 {
                     telling = false;
                     c.complete = c.told.ends_with(b"done\n");
-                    limit = Instant::now() + DRAIN;
+                    limit = Instant::now() + SILENCE;
+                    last = limit.max(begun + job.deadline + SILENCE);
                 }
             }
             () = sleep_until(limit.into()) => {
-                if !telling { break; }
+                if !telling {
+                    c.held = true;
+                    break;
+                }
                 if c.killed.is_some() {
                     // The lifeline was not enough: the launcher itself is stuck or stopped.
                     process.kill();
@@ -244,6 +265,7 @@ async fn collect(job: &Launch<'_>, launched: Launched, begun: Instant) -> Collec
     if !telling {
         let _ = tokio::time::timeout(GRACE, process.gone()).await;
     }
+    c.lost = process.lost();
     c
 }
 

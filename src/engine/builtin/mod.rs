@@ -20,12 +20,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 
 use crate::engine::options::Seccomp;
 use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, Prepared};
 use crate::fault::{Fault, Phase};
-use crate::host::Reach;
+use crate::host::{PerSite, Reach};
 use crate::id::RunId;
 use crate::image::Image;
 
@@ -35,7 +34,7 @@ use cgroup::{Cgroups, oom_kills};
 use ground::{Ground, Trees};
 use launch::{Launch, launch};
 use list::List;
-use policy::{Cell, Root};
+use policy::Cell;
 use settings::{BUILT_IN, Settings, refused};
 
 /// Largest profile read.
@@ -45,8 +44,8 @@ const MAX_PROFILE: u64 = 1 << 20;
 pub struct BuiltIn {
     settings: Settings,
     reach: Arc<dyn Reach>,
-    ground: OnceCell<Ground>,
-    findings: OnceCell<Vec<Finding>>,
+    ground: PerSite<Ground>,
+    findings: PerSite<Vec<Finding>>,
     trees: Trees,
 }
 
@@ -56,33 +55,35 @@ impl BuiltIn {
         Ok(Self {
             settings: Settings::new(options, profile_text(options)?.as_deref(), &BUILT_IN)?,
             reach,
-            ground: OnceCell::new(),
-            findings: OnceCell::new(),
+            ground: PerSite::new(),
+            findings: PerSite::new(),
             trees: Trees::default(),
         })
     }
 
-    async fn ground(&self) -> Result<&Ground, Fault> {
-        self.ground.get_or_try_init(|| Ground::look(&*self.reach, &self.settings)).await
+    async fn ground(&self) -> Result<Arc<Ground>, Fault> {
+        let dir = self.reach.site().await?.dir;
+        self.ground.get(&dir, || Ground::look(&*self.reach, &self.settings)).await
     }
 
-    async fn findings(&self, ground: &Ground) -> &[Finding] {
-        let try_out = || abilities::try_out(&self.reach, &ground.identity, &ground.site, &ground.cgroups);
-        self.findings.get_or_init(try_out).await
+    async fn findings(&self, ground: &Ground) -> Result<Arc<Vec<Finding>>, Fault> {
+        let try_out =
+            || async { Ok(abilities::try_out(&self.reach, &ground.identity, &ground.site, &ground.cgroups).await) };
+        self.findings.get(&ground.site.dir, try_out).await
     }
 
     /// The launcher and the bytes it is handed for a job: what is needed to repeat the job by hand, or to measure what
     /// the driver adds to it (`launch LIST 2 -`).
     pub async fn operations(&self, job: &Job, image: &Prepared) -> Result<(PathBuf, Vec<u8>), Fault> {
         let ground = self.ground().await?;
-        let (list, _) = self.list(ground, job, image).await?;
+        let (list, _) = self.list(&ground, job, image).await?;
         let bytes = list.finish().map_err(|e| Fault::new(Phase::Create, e))?;
         Ok((PathBuf::from(&ground.site.launcher), bytes))
     }
 
     /// The list for a job, and the capabilities asked for that this host has not.
     async fn list(&self, ground: &Ground, job: &Job, image: &Prepared) -> Result<(List, Capabilities), Fault> {
-        let root = Root::try_from(image)?;
+        let root = self.trees.root(&*self.reach, image).await?;
         let payload = self.reach.put(&job.payload.dir, &job.payload.digest).await?;
         let cell = Cell {
             settings: &self.settings,
@@ -107,8 +108,8 @@ impl BuiltIn {
 
     async fn attempt(&self, job: &Job, image: &Prepared) -> Result<Attempt, Fault> {
         let ground = self.ground().await?;
-        abilities::verdict(&*self.reach, self.findings(ground).await).await?;
-        let (list, lacking) = self.list(ground, job, image).await?;
+        abilities::verdict(&*self.reach, &self.findings(&ground).await?).await?;
+        let (list, lacking) = self.list(&ground, job, image).await?;
         let reach = &*self.reach;
         let (mut attempt, told) =
             launch(&Launch { reach, list: &list, deadline: job.deadline, cap: job.output_cap }).await;
@@ -146,15 +147,15 @@ pub(super) fn profile_text(options: &EngineOptions) -> Result<Option<String>, Fa
 impl Engine for BuiltIn {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
         let ground = self.ground().await?;
-        let findings = self.findings(ground).await;
-        abilities::verdict(&*self.reach, findings).await?;
+        let findings = self.findings(&ground).await?;
+        abilities::verdict(&*self.reach, &findings).await?;
         let mut facts = Facts::from([
             ("engine.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("engine.identity".to_owned(), identity_text(&ground.identity.maps).to_owned()),
-            ("engine.cgroup".to_owned(), format!("v{}", ground.cgroups.version)),
+            ("engine.cgroup.version".to_owned(), ground.cgroups.version.to_string()),
             ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
         ]);
-        for finding in findings {
+        for finding in &*findings {
             let says = finding.works.as_ref().map_or_else(|why| format!("no: {why}"), |()| "yes".to_owned());
             facts.insert(format!("engine.can.{}", finding.name.replace(' ', "-")), says);
         }

@@ -5,7 +5,7 @@
 
 use super::capabilities::Capabilities;
 use super::cgroup::Limits;
-use super::seccomp::{Profile, docker_default};
+use super::seccomp::{Profile, docker_default, podman_default};
 use crate::engine::options::{EngineOptions, Seccomp, Ulimit};
 use crate::fault::{Fault, Phase};
 
@@ -90,6 +90,7 @@ impl Settings {
         let seccomp_name = match (&options.seccomp, &seccomp) {
             (_, None) => "none".to_owned(),
             (Some(Seccomp::File(_)), Some(_)) => format!("profile {}", digest(profile.unwrap_or_default())),
+            (Some(Seccomp::Podman), Some(_)) => "containers-common 0.50 default".to_owned(),
             (_, Some(_)) => "docker 20.10 default".to_owned(),
         };
         Ok(Self {
@@ -127,6 +128,8 @@ fn profile_for(options: &EngineOptions, text: Option<&str>, manner: &Manner) -> 
     let wrong = |e| refused(format!("option `seccomp`: {e}"));
     match (&options.seccomp, text) {
         (Some(Seccomp::Unconfined), _) => Ok(None),
+        (Some(Seccomp::Docker), _) => docker_default().map(Some).map_err(wrong),
+        (Some(Seccomp::Podman), _) => podman_default().map(Some).map_err(wrong),
         (None, _) if options.privileged => Ok(None),
         (None | Some(Seccomp::Default), _) if !manner.filters => Ok(None),
         (Some(Seccomp::File(path)), Some(text)) => {

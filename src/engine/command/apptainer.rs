@@ -5,11 +5,15 @@
 
 use crate::engine::PAYLOAD_DIR;
 use crate::engine::builtin::policy::HOSTNAME;
-use crate::engine::options::Seccomp;
+use crate::engine::builtin::seccomp::Surroundings;
+use crate::engine::builtin::settings::refused;
+use crate::fault::Fault;
 
 use super::line::{Cell, Line, environment};
 
-pub(super) fn line<'a>(cell: &Cell<'a>) -> Line<'a> {
+const PROFILE: &str = "seccomp.json";
+
+pub(super) fn line<'a>(cell: &Cell<'a>) -> Result<Line<'a>, Fault> {
     let settings = cell.settings;
     let mut words: Vec<String> = vec![cell.program()];
     let mut say = |list: &[&str]| words.extend(list.iter().map(|word| (*word).to_owned()));
@@ -22,16 +26,23 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Line<'a> {
     if !settings.host_network {
         say(&["--net", "--network", "none"]);
     }
-    if settings.privileged {
-        say(&["--add-caps", "all", "--bind", "/dev"]);
-    } else if cell.capabilities.0 == 0 {
-        say(&["--no-privs"]);
-    } else {
+    // Root has all capabilities there otherwise (`root default capabilities` of apptainer.conf), and to those are added.
+    say(&["--no-privs"]);
+    if cell.capabilities.0 != 0 {
         let names: Vec<String> = cell.capabilities.names().map(|name| format!("CAP_{name}")).collect();
         say(&["--add-caps", &names.join(",")]);
     }
-    if let Some(Seccomp::File(path)) = &cell.options.seccomp {
-        say(&["--security", &format!("seccomp:{}", path.display())]);
+    if settings.privileged {
+        say(&["--bind", "/dev"]);
+    }
+    let mut files = vec![];
+    if let Some(profile) = &settings.seccomp {
+        // A file of the frame: the matrix's own may be on another machine.
+        let around = Surroundings { capabilities: cell.capabilities, kernel: cell.identity.kernel };
+        let mut json = profile.oci(&around).map_err(|e| refused(format!("option `seccomp`: {e}")))?;
+        cell.kind.adapt(&mut json);
+        files.push((PROFILE.to_owned(), json.to_string().into_bytes()));
+        say(&["--security", &format!("seccomp:{}/{PROFILE}", cell.mount_point)]);
     }
     let (uid, gid) = cell.user;
     if (uid, gid) != (0, 0) {
@@ -42,5 +53,7 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Line<'a> {
     }
     say(&[&format!("{}/root", cell.mount_point)]);
     words.extend(cell.argv.iter().cloned());
-    Line { argv: words, environment: environment(), rlimits: &settings.ulimits, ..Line::default() }
+    // It makes no directory in a root that can be written to, and in another only where it may use overlays.
+    let dirs = ["dev", "proc", "sys", "tmp", "var/tmp", ".abicus"].map(|name| format!("root/{name}")).to_vec();
+    Ok(Line { dirs, files, argv: words, environment: environment(), rlimits: &settings.ulimits, ..Line::default() })
 }

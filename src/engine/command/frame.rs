@@ -36,7 +36,7 @@ pub(super) fn list(cell: &Cell) -> Result<List, Fault> {
     become_root(&mut list, cell.identity);
     list.mount("", "/", "", MS_REC | MS_PRIVATE, "");
     list.mount("proc", "/proc", "proc", MS_QUIET, "");
-    if let Some(hidden) = cell.hides() {
+    if let Some(hidden) = cell.kind.hides(cell.flavour) {
         list.may_be_absent().mount("tmpfs", hidden, "tmpfs", MS_QUIET, "mode=755");
     }
     if let Root::Tree(tree) = cell.root {

@@ -11,6 +11,7 @@ use crate::engine::builtin::settings::{Manner, Settings, refused};
 use crate::engine::options::Seccomp;
 use crate::fault::Fault;
 
+use super::quirks::Flavour;
 use super::{apptainer, bubblewrap, nspawn, oci};
 
 /// Which command line is spoken.
@@ -24,16 +25,6 @@ pub enum Kind {
     Nspawn,
     /// `apptainer`, once singularity: what high-performance clusters run images with.
     Apptainer,
-}
-
-/// How OCI runtimes differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flavour {
-    Crun,
-    Runsc,
-    Youki,
-    /// runc, and whoever does as it does.
-    Plain,
 }
 
 /// All that one argument line is made from.
@@ -87,7 +78,7 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Result<Line<'a>, Fault> {
         Kind::Oci => oci::line(cell),
         Kind::Bubblewrap => Ok(bubblewrap::line(cell)),
         Kind::Nspawn => Ok(nspawn::line(cell)),
-        Kind::Apptainer => Ok(apptainer::line(cell)),
+        Kind::Apptainer => apptainer::line(cell),
     }
 }
 
@@ -105,17 +96,6 @@ impl Cell<'_> {
     pub(super) fn cell_environment(&self) -> [(&'static str, String); 3] {
         let home = if self.user.0 == 0 { "/root" } else { "/" };
         [("PATH", PATH.to_owned()), ("HOSTNAME", HOSTNAME.to_owned()), ("HOME", home.to_owned())]
-    }
-
-    /// A directory of the host that the command must not see.
-    pub(super) fn hides(&self) -> Option<&'static str> {
-        match (self.kind, self.flavour) {
-            // crun 1.8 refuses a hybrid system whose version 2 has any controller.
-            (Kind::Oci, Flavour::Crun) => Some("/sys/fs/cgroup/unified"),
-            // It makes a directory there for every cell, and by its own rule removes it from a tmpfs only.
-            (Kind::Nspawn, _) => Some("/run/systemd"),
-            _ => None,
-        }
     }
 
     /// Whether user ids are those of the host.
@@ -148,7 +128,7 @@ impl Kind {
     }
 
     /// What it lacks, and what its cells have unasked.
-    pub(super) fn manner(self) -> Manner {
+    pub(in crate::engine) fn manner(self) -> Manner {
         let (lacks, capabilities, filters): (&'static [&'static str], fn() -> Capabilities, bool) = match self {
             Self::Oci => (&["platform"], Capabilities::docker, true),
             // bwrap(1): no capabilities unless they are added; no filter of its own.
@@ -161,13 +141,25 @@ impl Kind {
     }
 
     /// Refuses what depends on more than an option's name.
-    pub(super) fn check(self, options: &EngineOptions) -> Result<(), Fault> {
-        let lacks = |option: &str, why: &str| Err(refused(format!("option `{option}`: {} {why}", self.name())));
+    pub(in crate::engine) fn check(self, options: &EngineOptions) -> Result<(), Fault> {
+        let lacks = |option: &str, why: &str, help: &str| {
+            Err(refused(format!("option `{option}`: {} {why}", self.name())).hint(help))
+        };
         match self {
-            Self::Nspawn if matches!(options.seccomp, Some(Seccomp::File(_))) => {
-                lacks("seccomp", "takes no profile: `default` is its own filter, `unconfined` is none")
+            Self::Nspawn if matches!(options.seccomp, Some(Seccomp::Docker | Seccomp::Podman | Seccomp::File(_))) => {
+                let why = "takes no profile: `default` is its own filter, `unconfined` is none";
+                lacks("seccomp", why, "write one of these, or use docker, podman, an OCI runtime or bubblewrap")
             }
-            Self::Apptainer if !options.devices.is_empty() => lacks("devices", "binds all devices or none"),
+            Self::Oci | Self::Nspawn if options.selinux_label().is_some_and(is_part_of_a_label) => lacks(
+                "selinux",
+                "takes a whole label (`system_u:system_r:container_t:s0`) or `disable`, not a part of one",
+                "write the whole label, or use docker or podman",
+            ),
+            Self::Apptainer if !options.devices.is_empty() => lacks(
+                "devices",
+                "binds all devices or none",
+                "leave the option out, or use docker, podman or an OCI runtime",
+            ),
             _ => Ok(()),
         }
     }
@@ -204,27 +196,6 @@ impl Kind {
         self == Self::Oci
     }
 
-    /// What of the options is accepted and comes to nothing, for people.
-    pub(super) fn ignores(self, flavour: Flavour, options: &EngineOptions) -> Vec<String> {
-        let mut ignored = vec![];
-        if (self, flavour) == (Kind::Oci, Flavour::Runsc) && !matches!(options.seccomp, Some(Seccomp::Unconfined)) {
-            // https://gvisor.dev/docs/user_guide/faq/: it has a kernel of its own; `--oci-seccomp` is asked for where the
-            // matrix names a profile.
-            if options.seccomp.is_none() {
-                ignored.push("gVisor applies no seccomp profile unless the option `seccomp` names one".to_owned());
-            }
-        }
-        ignored
-    }
-
-    /// What it exits with when its program was killed by SIGKILL.
-    pub(super) fn killed(self) -> i32 {
-        match self {
-            Self::Nspawn => 255,
-            Self::Oci | Self::Bubblewrap | Self::Apptainer => 128 + 9,
-        }
-    }
-
     /// How to get it.
     pub(super) fn install(self, name: &str) -> String {
         match self {
@@ -249,13 +220,8 @@ impl Kind {
     }
 }
 
-impl Flavour {
-    pub(super) fn of(name: &str) -> Self {
-        match name {
-            "crun" => Self::Crun,
-            "runsc" => Self::Runsc,
-            "youki" => Self::Youki,
-            _ => Self::Plain,
-        }
-    }
+/// Docker's and podman's words, which change a part of a label that only they make.
+fn is_part_of_a_label(label: &str) -> bool {
+    let key = label.split(':').next().unwrap_or_default();
+    ["type", "level", "role", "user", "filetype"].contains(&key)
 }

@@ -11,6 +11,7 @@ mod frame;
 mod line;
 mod nspawn;
 mod oci;
+mod quirks;
 mod said;
 
 use std::path::PathBuf;
@@ -26,12 +27,12 @@ use crate::engine::builtin::cgroup::{Cgroups, Controller, oom_kills};
 use crate::engine::builtin::ground::{Ground, Trees, empty};
 use crate::engine::builtin::launch::{Launch, Told, launch};
 use crate::engine::builtin::list::{List, stage};
-use crate::engine::builtin::policy::{PATH, Root, permitted};
-use crate::engine::builtin::settings::{Settings, refused};
+use crate::engine::builtin::policy::{PATH, permitted};
+use crate::engine::builtin::settings::{Settings, Userns, refused};
 use crate::engine::builtin::{identity_text, profile_text};
 use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, PAYLOAD_DIR, Prepared};
 use crate::fault::{Fault, Phase};
-use crate::host::Reach;
+use crate::host::{PerSite, Reach, text};
 use crate::id::RunId;
 use crate::image::Image;
 
@@ -50,12 +51,12 @@ pub struct Command {
     options: EngineOptions,
     settings: Settings,
     reach: Arc<dyn Reach>,
-    ground: OnceCell<Ground>,
+    ground: PerSite<Ground>,
     /// The options' devices as the host has them.
     devices: OnceCell<Vec<Device>>,
     trees: Trees,
     version: OnceCell<Version>,
-    canary: OnceCell<Result<(), Fault>>,
+    canary: OnceCell<()>,
 }
 
 impl Command {
@@ -67,14 +68,18 @@ impl Command {
         options: &EngineOptions,
         reach: Arc<dyn Reach>,
     ) -> Result<Self, Fault> {
-        let settings = Settings::new(options, profile_text(options)?.as_deref(), &kind.manner())?;
+        let mut settings = Settings::new(options, profile_text(options)?.as_deref(), &kind.manner())?;
         kind.check(options)?;
+        if kind == Kind::Oci {
+            // The runtime makes it, which it says in the bundle: one that is started inside takes itself for root.
+            settings.userns = Userns::AsNeeded;
+        }
         Ok(Self {
             programs: search(program.unwrap_or(kind.program())),
             options: options.clone(),
             settings,
             reach,
-            ground: OnceCell::new(),
+            ground: PerSite::new(),
             devices: OnceCell::new(),
             trees: Trees::default(),
             version: OnceCell::new(),
@@ -83,13 +88,32 @@ impl Command {
         })
     }
 
-    async fn ground(&self) -> Result<&Ground, Fault> {
+    async fn ground(&self) -> Result<Arc<Ground>, Fault> {
+        let dir = self.reach.site().await?.dir;
         let look = || async {
             let ground = Ground::look(&*self.reach, &self.settings).await?;
             self.kind.check_host(&self.options, &ground.identity)?;
+            self.check_modules().await?;
             Ok(ground)
         };
-        self.ground.get_or_try_init(look).await
+        self.ground.get(&dir, look).await
+    }
+
+    /// Refuses what the host's security modules would have to do, where it has them not.
+    async fn check_modules(&self) -> Result<(), Fault> {
+        let absent = |option: &str, module: &str, word: &str| {
+            Err(refused(format!("option `{option}`: this host has no {module}"))
+                .hint(format!("leave the option out, or write `{word}`")))
+        };
+        if self.options.selinux_label().is_some() && self.reach.stat("/sys/fs/selinux/enforce").await.is_err() {
+            return absent("selinux", "SELinux", "disable");
+        }
+        if self.options.apparmor_profile().is_some()
+            && text(&*self.reach, "/sys/module/apparmor/parameters/enabled").await.trim() != "Y"
+        {
+            return absent("apparmor", "AppArmor", "unconfined");
+        }
+        Ok(())
     }
 
     async fn devices(&self) -> Result<&Vec<Device>, Fault> {
@@ -143,7 +167,7 @@ impl Command {
     /// The list for a program in a cell; `payload` is a directory on the host.
     async fn list(&self, run: &RunId, argv: &[String], payload: &str, image: &Prepared) -> Result<List, Fault> {
         let (ground, version) = (self.ground().await?, self.version().await?);
-        let root = Root::try_from(image)?;
+        let root = self.trees.root(&*self.reach, image).await?;
         let name = Cgroups::name(run);
         let cell = Cell {
             kind: self.kind,
@@ -203,7 +227,11 @@ impl Command {
         let list = self.list(&job.run, &job.argv, &payload, image).await?;
         let program = job.argv.first().map_or("", String::as_str);
         let mut attempt = self.attempt(&list, program, job.deadline, job.output_cap).await;
-        attempt.notes.extend(self.kind.ignores(self.version().await?.flavour(), &self.options));
+        let flavour = self.version().await?.flavour();
+        attempt.notes.extend(self.kind.ignores(flavour, &self.options));
+        if flavour.may_wait_for_ever() && attempt.ended == Ok(Ended::Deadline) {
+            attempt.notes.push(quirks::WAITS_FOR_EVER.to_owned());
+        }
         let lacking = self.settings.capabilities.0 & !self.ground().await?.identity.capabilities.0;
         if lacking != 0 {
             let names: Vec<_> = Capabilities(lacking).names().collect();
@@ -220,12 +248,12 @@ impl Command {
     /// A cell of the launcher itself, which says how it is used and exits 2: what the command needs is tried out, not
     /// guessed.
     async fn try_out(&self) -> Result<(), Fault> {
-        let launcher = &self.ground().await?.site.launcher;
+        let ground = self.ground().await?;
+        let launcher = &ground.site.launcher;
         let (dir, program) = launcher.rsplit_once('/').unwrap_or(("/", launcher));
         let argv = [format!("{PAYLOAD_DIR}/{program}")];
         let mut attempt = self.canary(&argv, dir).await?;
-        if attempt.ended == Ok(Ended::Deadline) {
-            // youki 0.7 waits for ever for a program that ends before it has begun to wait.
+        if attempt.ended == Ok(Ended::Deadline) && self.version().await?.flavour().may_wait_for_ever() {
             attempt = self.canary(&argv, dir).await?;
         }
         match attempt.ended {
@@ -234,6 +262,8 @@ impl Command {
                 let says = said::last_line(&attempt.stderr);
                 Err(refused(format!("a first cell ended with {other:?}: {says}")))
             }
+            // The way to the host broke, which says nothing of the command.
+            Err(fault) if fault.phase == Phase::Host => Err(fault),
             Err(fault) => Err(refused(fault.cause).hint(fault.hint.unwrap_or_else(|| self.kind.advice().to_owned()))),
         }
     }
@@ -252,12 +282,16 @@ impl Engine for Command {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
         let ground = self.ground().await?;
         let version = self.version().await?;
-        self.canary.get_or_init(|| self.try_out()).await.clone()?;
+        self.canary.get_or_try_init(|| self.try_out()).await?;
         let mut facts = Facts::from([
             ("engine.version".to_owned(), version.number.clone()),
             ("engine.identity".to_owned(), identity_text(&ground.identity.maps).to_owned()),
             ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
+            ("engine.cgroup.version".to_owned(), ground.cgroups.version.to_string()),
         ]);
+        if let Some(libseccomp) = &version.libseccomp {
+            facts.insert("engine.libseccomp".to_owned(), libseccomp.clone());
+        }
         if self.kind == Kind::Oci {
             facts.insert("engine.runtime".to_owned(), version.name.clone());
             facts.insert("engine.runtime.version".to_owned(), version.number.clone());

@@ -79,7 +79,7 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Line<'a> {
     for (host, inside) in &settings.devices {
         words.push(format!("--bind={}:{}", escaped(host), escaped(inside)));
     }
-    if let Some(label) = &cell.options.selinux {
+    if let Some(label) = cell.options.selinux_label() {
         words.push(format!("--selinux-context={label}"));
     }
     for (number, soft, hard) in &settings.ulimits {

@@ -17,7 +17,7 @@ use crate::engine::options::Seccomp;
 use crate::fault::Fault;
 
 use super::frame::LOG;
-use super::line::{Cell, Flavour, Line, environment};
+use super::line::{Cell, Line, environment};
 
 pub(super) fn line<'a>(cell: &Cell<'a>) -> Result<Line<'a>, Fault> {
     let at = cell.mount_point;
@@ -43,22 +43,17 @@ pub(super) fn line<'a>(cell: &Cell<'a>) -> Result<Line<'a>, Fault> {
 
 /// What a runtime wants to be told besides.
 fn own_arguments(cell: &Cell) -> Vec<&'static str> {
-    match cell.flavour {
-        Flavour::Runsc => {}
-        // Else it logs everything it does, and the launcher reports the beginning of a log only.
-        Flavour::Youki => return vec!["--log-level", "error"],
-        Flavour::Crun | Flavour::Plain => return vec![],
+    if !cell.flavour.has_a_network_of_its_own() {
+        return cell.flavour.quietly().to_vec();
     }
-    // Without a word gVisor brings a network stack of its own up, for which it wants an interface.
     let mut words = vec![if cell.settings.host_network { "--network=host" } else { "--network=none" }];
     if !cell.is_rooted() {
         words.extend(["--rootless", "--ignore-cgroups"]);
     }
     if cell.options.capabilities.add.iter().any(|name| name.to_ascii_uppercase().ends_with("NET_RAW")) {
-        // Else it takes this one away from every cell.
         words.push("--net-raw");
     }
-    if matches!(cell.options.seccomp, Some(Seccomp::Default | Seccomp::File(_))) {
+    if cell.options.seccomp.as_ref().is_some_and(|profile| *profile != Seccomp::Unconfined) {
         words.push("--oci-seccomp");
     }
     words
@@ -102,16 +97,17 @@ fn process(cell: &Cell) -> Result<Value, Fault> {
         "cwd": "/",
         "capabilities": { "bounding": all, "effective": own, "permitted": own },
         "rlimits": rlimits,
-        "noNewPrivileges": false,
     });
+    // No word of `noNewPrivileges`, as docker writes none: youki 0.7 takes `false` for being set and then loads the filter
+    // only when the capabilities for that are gone (libcontainer, `process/init/process.rs`).
     if !single {
         // Docker since 20.10.18: the primary group is a supplementary one too (CVE-2022-36109).
         process["user"]["additionalGids"] = json!([gid]);
     }
-    if let Some(profile) = &cell.options.apparmor {
+    if let Some(profile) = cell.options.apparmor_profile() {
         process["apparmorProfile"] = json!(profile);
     }
-    if let Some(label) = &cell.options.selinux {
+    if let Some(label) = cell.options.selinux_label() {
         process["selinuxLabel"] = json!(label);
     }
     Ok(process)
@@ -142,7 +138,7 @@ fn mounts(cell: &Cell) -> Vec<Value> {
         mount("devpts", "devpts", "/dev/pts", pts),
     ];
     // A user namespace mounts sysfs only together with a network namespace of its own.
-    if cell.settings.host_network && !cell.is_rooted() {
+    if cell.settings.host_network && (!cell.is_rooted() || own_users(cell)) {
         mounts.push(mount("bind", "/sys", "/sys", &quiet(&["rbind", writable])));
     } else {
         mounts.push(mount("sysfs", "sysfs", "/sys", &quiet(&[writable])));
@@ -204,6 +200,13 @@ fn linux(cell: &Cell) -> Result<Value, Fault> {
         let around = Surroundings { capabilities: cell.capabilities, kernel: cell.identity.kernel };
         linux["seccomp"] = profile.oci(&around).map_err(|e| refused(format!("option `seccomp`: {e}")))?;
     }
+    if own_users(cell) {
+        // Every id as itself, as the built-in engine does.
+        let every = json!([{ "containerID": 0, "hostID": 0, "size": u32::MAX }]);
+        namespaces.push("user");
+        linux["namespaces"] = namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+        (linux["uidMappings"], linux["gidMappings"]) = (every.clone(), every);
+    }
     if cell.is_rooted() {
         let devices = devices(cell);
         linux["cgroupsPath"] = json!(Cgroups::path(cell.name));
@@ -211,6 +214,11 @@ fn linux(cell: &Cell) -> Result<Value, Fault> {
         linux["devices"] = json!(devices);
     }
     Ok(linux)
+}
+
+/// Whether root asked for a user namespace; for others the frame is one.
+fn own_users(cell: &Cell) -> bool {
+    cell.is_rooted() && cell.options.userns.as_deref() == Some("private")
 }
 
 /// Devices besides the default ones.
@@ -255,6 +263,7 @@ fn resources(cell: &Cell, devices: &[Value]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quirks::Flavour;
     use super::*;
     use crate::engine::builtin::abilities::Identity;
     use crate::engine::builtin::policy::{Root, permitted};
@@ -348,6 +357,13 @@ mod tests {
         assert_eq!(linux["devices"].to_string().matches("/dev/x").count(), 1, "{}", linux["devices"]);
         let mounts = config["mounts"].to_string();
         assert!(mounts.contains("size=1m") && mounts.contains("size=4096"), "{mounts}");
+    }
+
+    #[test]
+    fn to_be_unconfined_is_to_have_no_profile_and_no_label() {
+        let (config, _) = value("apparmor = 'unconfined'\nselinux = 'disable'", Maps::None, Flavour::Plain).unwrap();
+        let process = &config["process"];
+        assert!(process["apparmorProfile"].is_null() && process["selinuxLabel"].is_null(), "{process}");
     }
 
     #[test]

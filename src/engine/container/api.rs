@@ -75,7 +75,24 @@ impl CallError {
     /// A fault of this phase; an outage is worth another attempt and belongs to the connection once a cell is under way.
     pub(super) fn fault(&self, phase: Phase, what: &str) -> Fault {
         let fault = Fault::new(phase, format!("{what}: {self}"));
+        let fault = match self.remedy() {
+            Some(remedy) => fault.hint(remedy),
+            None => fault,
+        };
         if self.is_outage() { fault.transient() } else { fault }
+    }
+
+    /// What to do where the engine's storage takes nothing any more: strerror(3) of ENOSPC, EDQUOT and EIO.
+    fn remedy(&self) -> Option<&'static str> {
+        let Self::Refused { message, .. } = self else { return None };
+        let said = message.to_lowercase();
+        if said.contains("no space left on device") || said.contains("disk quota exceeded") {
+            return Some("the engine's storage is full: remove images that nobody needs there, or give it more room");
+        }
+        said.contains("input/output error").then_some(
+            "the disk under the engine's storage does not take what is written: that of a virtual machine grows in TMPDIR \
+             of the machine that runs it, which may be full; any other may be broken (see dmesg)",
+        )
     }
 }
 
@@ -141,7 +158,12 @@ impl Api {
 
     /// One answer as plain JSON.
     pub(super) async fn get(&self, path: &str) -> Result<Value, CallError> {
-        get(&self.address, path, CALL).await
+        self.get_within(path, CALL).await
+    }
+
+    /// The same within a time.
+    pub(super) async fn get_within(&self, path: &str, limit: Duration) -> Result<Value, CallError> {
+        get(&self.address, path, limit).await
     }
 
     /// One call of bollard's, whole, within a time.
@@ -150,7 +172,7 @@ impl Api {
         limit: Duration,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CallError> {
-        within(limit, call).await
+        within(self.address.stretched(limit), call).await
     }
 
     /// Reads a stream of bollard's to its end, giving up when it is silent for too long.
@@ -160,9 +182,10 @@ impl Api {
         mut each: impl FnMut(T) -> Result<(), CallError>,
     ) -> Result<(), CallError> {
         let mut stream = std::pin::pin!(stream);
+        let limit = self.address.stretched(SILENCE);
         loop {
-            match tokio::time::timeout(SILENCE, stream.next()).await {
-                Err(_) => return Err(CallError::Silent(SILENCE)),
+            match tokio::time::timeout(limit, stream.next()).await {
+                Err(_) => return Err(CallError::Silent(limit)),
                 Ok(None) => return Ok(()),
                 Ok(Some(item)) => each(item?)?,
             }
@@ -178,6 +201,7 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>
 }
 
 async fn get(address: &Arc<Address>, path: &str, limit: Duration) -> Result<Value, CallError> {
+    let limit = address.stretched(limit);
     let request = hyper::Request::builder()
         .method(Method::GET)
         .uri(format!("http://engine{path}"))

@@ -37,7 +37,8 @@ pub fn by_hand(
     words.push("--entrypoint".to_owned());
     words.extend_from_slice(program);
     let (id, facts) = image;
-    words.push(match facts.get("digest") {
+    let imported = facts.get("digest").filter(|_| facts.get("pull").is_none_or(|by| by != "engine"));
+    words.push(match imported {
         Some(digest) => prepare::name_of(id.as_str(), digest),
         None => facts.get("reference").cloned().unwrap_or_else(|| id.to_string()),
     });
@@ -52,6 +53,10 @@ fn flags(kind: Kind, options: &EngineOptions) -> Vec<String> {
     flag("network", options.network.clone().unwrap_or_else(|| "none".to_owned()));
     match &options.seccomp {
         None | Some(Seccomp::Default) => {}
+        Some(Seccomp::Docker) if kind == Kind::Docker => {}
+        // Where containers-common has it, and the name that moby has for its own.
+        Some(Seccomp::Podman) => flag("security-opt", "seccomp=/usr/share/containers/seccomp.json".to_owned()),
+        Some(Seccomp::Docker) => flag("security-opt", "seccomp=profiles/seccomp/default.json".to_owned()),
         Some(seccomp) => flag("security-opt", format!("seccomp={}", String::from(seccomp.clone()))),
     }
     for (option, value) in [("apparmor", &options.apparmor), ("label", &options.selinux)] {
@@ -139,5 +144,9 @@ mod tests {
              -v /payload:/.abicus:ro --entrypoint /.abicus/kernel abicus-cache/debian-12:abababababab run"
         );
         assert_eq!(options.set().len(), 17, "an option was added: give it a flag");
+        let pulled = [("reference", "debian:12"), ("pull", "engine"), ("digest", "sha256:ab")];
+        let pulled = Facts::from(pulled.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let words = by_hand(Kind::Docker, None, &options, (&image, &pulled), "/payload", &argv);
+        assert!(words.contains(&"debian:12".to_owned()), "{words:?}");
     }
 }

@@ -11,6 +11,7 @@ use bollard::models::{
     ResourcesUlimits,
 };
 
+use crate::engine::builtin::seccomp::{DOCKER_DEFAULT, PODMAN_DEFAULT};
 use crate::engine::options::{EngineOptions, Seccomp};
 use crate::engine::{CELL_LABEL, Job, PAYLOAD_DIR, RUN_LABEL};
 use crate::fault::{Fault, Phase};
@@ -41,18 +42,29 @@ pub(super) struct Template {
     /// Limits the engine must be told because it cannot raise its own: see `service`.
     pub(super) ulimits: Vec<(String, i64, i64)>,
     /// Value of the `seccomp=` security option, where there is one.
-    seccomp: Option<String>,
+    pub(super) seccomp: Option<String>,
+    /// A profile in JSON that the engine wants as a file where it is.
+    pub(super) profile: Option<String>,
 }
 
 impl Template {
     /// Reads what the options refer to.
     pub(super) fn new(kind: Kind, runtime: Option<String>, options: EngineOptions) -> Result<Self, Fault> {
-        let seccomp = match &options.seccomp {
+        let (mut seccomp, mut profile) = (None, None);
+        let json = match &options.seccomp {
             None | Some(Seccomp::Default) => None,
-            Some(Seccomp::Unconfined) => Some("unconfined".to_owned()),
-            Some(Seccomp::File(path)) => Some(profile(kind, path)?),
+            Some(Seccomp::Unconfined) => {
+                seccomp = Some("unconfined".to_owned());
+                None
+            }
+            Some(Seccomp::Docker) => Some(DOCKER_DEFAULT.to_owned()),
+            Some(Seccomp::Podman) => Some(PODMAN_DEFAULT.to_owned()),
+            Some(Seccomp::File(path)) => Some(read_profile(path)?),
         };
-        Ok(Self { kind, runtime, options, ulimits: vec![], seccomp })
+        if let Some(json) = json {
+            *(if kind.takes_profiles() { &mut seccomp } else { &mut profile }) = Some(json);
+        }
+        Ok(Self { kind, runtime, options, ulimits: vec![], seccomp, profile })
     }
 
     /// Whether containers have a loopback and nothing else.
@@ -175,7 +187,7 @@ fn bind(source: &Path, target: &str) -> Mount {
     }
 }
 
-fn profile(kind: Kind, path: &Path) -> Result<String, Fault> {
+fn read_profile(path: &Path) -> Result<String, Fault> {
     let wrong = |why: String| Fault::new(Phase::Engine, format!("seccomp profile {}: {why}", path.display()));
     let size = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
     if size > MAX_PROFILE {
@@ -186,8 +198,7 @@ fn profile(kind: Kind, path: &Path) -> Result<String, Fault> {
     if value.get("defaultAction").is_none() {
         return Err(wrong("has no `defaultAction`, so it is no seccomp profile".to_owned()));
     }
-    let path = std::path::absolute(path).map_err(|e| wrong(e.to_string()))?;
-    Ok(kind.seccomp_profile(&path, &json))
+    Ok(json)
 }
 
 fn capability(name: &str) -> String {

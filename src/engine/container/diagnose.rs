@@ -14,8 +14,8 @@ use super::quirks::Kind;
 use super::transport::{Address, tls_error};
 
 /// An engine that cannot be talked to, and what the user can do about it.
-pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> Fault {
-    let name = kind.name();
+pub(super) fn unreachable(kind: Option<Kind>, address: &Address, error: &CallError) -> Fault {
+    let name = kind.map_or("the engine", Kind::name);
     let fault = error.fault(Phase::Engine, &format!("{name} at {address}"));
     let CallError::Unreachable(io) = error else {
         return match error {
@@ -26,7 +26,9 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
                 Fault { transient: false, ..fault.hint(REFUSED) }
             }
             CallError::Refused { status: 400, message } if message.contains("HTTPS") => {
-                fault.hint("the engine wants TLS: give `ca`, `cert` and `key`")
+                fault.hint(
+                    "the engine wants TLS: give the host `tls = \"DIR\"`, where ca.pem, cert.pem and key.pem are, or set DOCKER_TLS_VERIFY",
+                )
             }
             _ => fault,
         };
@@ -35,14 +37,18 @@ pub(super) fn unreachable(kind: Kind, address: &Address, error: &CallError) -> F
     let fault = Fault { transient: !matches!(io.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied), ..fault };
     match (address, io.kind()) {
         (Address::Unix(_) | Address::There { .. }, ErrorKind::NotFound) => fault.hint(match kind {
-            Kind::Docker => {
+            None => "is the path right, and is the engine running?",
+            Some(Kind::Docker) => {
                 "docker is not installed or not running: install it (Debian: docker.io), or start its service"
             }
-            Kind::Podman => "podman is not installed (Debian: podman), or its socket is not enabled",
+            Some(Kind::Podman) => "podman is not installed (Debian: podman), or its socket is not enabled",
         }),
         (Address::Unix(_) | Address::There { .. }, ErrorKind::PermissionDenied) => fault.hint(match kind {
-            Kind::Docker => "the socket is there, permission denied: add yourself to group docker or use sudo",
-            Kind::Podman => "the socket is there, permission denied: it is another user's; use your own podman or sudo",
+            None => "the socket is there, permission denied: join the group it belongs to, or use sudo",
+            Some(Kind::Docker) => "the socket is there, permission denied: add yourself to group docker or use sudo",
+            Some(Kind::Podman) => {
+                "the socket is there, permission denied: it is another user's; use your own podman or sudo"
+            }
         }),
         (Address::Unix(_) | Address::There { .. }, ErrorKind::ConnectionRefused) => {
             fault.hint("the socket is there and nobody listens: start the engine's service")
@@ -94,7 +100,7 @@ pub(super) fn runtime(kind: Kind, asked: Option<&str>, info: &Value, libpod: &Va
             let cause =
                 format!("this podman service uses runtime `{has}`, not `{asked}`, and cannot be told otherwise");
             Err(Fault::new(Phase::Engine, cause)
-                .hint("leave the endpoint out: abicus then starts a service with that runtime"))
+                .hint("on a host without `endpoint` or `context` abicus starts a service with that runtime"))
         }
         _ => Ok(()),
     }

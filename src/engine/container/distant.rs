@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::quirks;
 use super::service::limits_of;
@@ -25,6 +25,8 @@ const MAX_SAID: usize = 4096;
 /// A running service; dropping it ends it.
 pub(super) struct Distant {
     pub(super) socket: String,
+    /// On its host.
+    pid: Option<u32>,
     task: AbortHandle,
 }
 
@@ -37,12 +39,13 @@ impl Distant {
         let site = reach.site().await?;
         let socket = format!("{}/podman-{}.sock", site.dir, ulid::Ulid::generate());
         let list = list(&socket, runtime, isolated, &environment(&**reach).await)?;
-        let launched = reach.launch(&list).await?;
+        let mut launched = reach.launch(&list).await?;
+        let pid = child(&mut launched).await;
         // The task holds the lifeline; reading what the service says keeps it from waiting for a reader.
         let said = tokio::spawn(listen(launched));
         let task = said.abort_handle();
-        let service = Self { socket, task };
-        let deadline = Instant::now() + START;
+        let service = Self { socket, pid, task };
+        let deadline = Instant::now() + START * reach.patience();
         while reach.connect(&service.socket).await.is_err() {
             if said.is_finished() || Instant::now() > deadline {
                 service.task.abort();
@@ -54,6 +57,17 @@ impl Distant {
             sleep(Duration::from_millis(50)).await;
         }
         Ok(service)
+    }
+}
+
+impl Distant {
+    /// The limits it cannot raise. They are not those of the agent: podman gives itself as many processes as there are pids.
+    pub(super) async fn fixed_limits(&self, reach: &dyn Reach) -> Vec<(String, i64, i64)> {
+        let Some(pid) = self.pid else { return vec![] };
+        limits_of(
+            &text(reach, &format!("/proc/{pid}/status")).await,
+            &text(reach, &format!("/proc/{pid}/limits")).await,
+        )
     }
 }
 
@@ -119,7 +133,16 @@ async fn listen(launched: Launched) -> String {
     text.lines().last().unwrap_or("it ended without a word").to_owned()
 }
 
-/// The limits a service of ours cannot raise there: those of the agent that started it.
-pub(super) async fn fixed_limits(reach: &dyn Reach) -> Vec<(String, i64, i64)> {
-    limits_of(&text(reach, "/proc/self/status").await, &text(reach, "/proc/self/limits").await)
+/// The pid of the service, which is the first thing the launcher tells.
+async fn child(launched: &mut Launched) -> Option<u32> {
+    const MOST: usize = 32;
+    let mut line = vec![];
+    while line.len() < MOST {
+        match timeout(START, launched.told.read_u8()).await {
+            Ok(Ok(b'\n')) => break,
+            Ok(Ok(byte)) => line.push(byte),
+            _ => return None,
+        }
+    }
+    std::str::from_utf8(&line).ok()?.strip_prefix("child ")?.parse().ok()
 }

@@ -2,6 +2,7 @@
 //!
 //! In: what the matrix says, and the user's environment and configuration. Out: an [`Address`]. Nothing is connected here.
 
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::fault::{Fault, Phase};
 use crate::host::Reach;
+use crate::id::HostId;
 
 use super::quirks::Kind;
 use super::transport::Address;
@@ -41,26 +43,36 @@ pub enum Endpoint {
 
 /// Another host as a place where engines are.
 #[derive(Clone)]
-pub struct There(pub Arc<dyn Reach>);
+pub struct There {
+    /// What the matrix calls it.
+    pub host: HostId,
+    /// How to get there.
+    pub reach: Arc<dyn Reach>,
+}
 
 impl std::fmt::Debug for There {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("There")
+        write!(f, "There({})", self.host)
     }
 }
 
 impl PartialEq for There {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.reach, &other.reach)
     }
 }
 
 impl Eq for There {}
 
 impl There {
+    /// A socket of that host.
+    pub(super) fn address(&self, path: String) -> Address {
+        Address::There { host: self.host.clone(), reach: self.reach.clone(), path }
+    }
+
     /// The engine's socket on that host, the first that is there; none says that there is none.
     pub(super) async fn socket(&self, kind: Kind) -> Result<Option<Address>, Fault> {
-        let site = self.0.site().await?;
+        let site = self.reach.site().await?;
         let own = format!("/run/user/{}", site.uid);
         let known = match (kind, site.uid) {
             (Kind::Docker, _) => vec!["/var/run/docker.sock".to_owned(), format!("{own}/docker.sock")],
@@ -68,8 +80,12 @@ impl There {
             (Kind::Podman, _) => vec![format!("{own}/podman/podman.sock")],
         };
         for path in known {
-            if self.0.stat(&path).await.is_ok_and(|about| about.is_socket()) {
-                return Ok(Some(Address::There { reach: self.0.clone(), path }));
+            match self.reach.stat(&path).await {
+                Ok(about) if about.is_socket() => return Ok(Some(self.address(path))),
+                // Not there, or not for us to see.
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {}
+                Err(error) => return Err(Fault::new(Phase::Engine, error)),
             }
         }
         Ok(None)
@@ -103,6 +119,8 @@ pub struct Environment {
     pub docker_context: Option<String>,
     /// `DOCKER_CERT_PATH`.
     pub docker_cert_path: Option<PathBuf>,
+    /// Whether `DOCKER_TLS_VERIFY` says anything: what it says does not matter to docker.
+    pub docker_tls_verify: bool,
     /// `DOCKER_CONFIG`, or `~/.docker`.
     pub docker_config: Option<PathBuf>,
     /// `CONTAINER_HOST`.
@@ -122,6 +140,7 @@ impl Environment {
             docker_host: var("DOCKER_HOST"),
             docker_context: var("DOCKER_CONTEXT"),
             docker_cert_path: var("DOCKER_CERT_PATH").map(PathBuf::from),
+            docker_tls_verify: var("DOCKER_TLS_VERIFY").is_some(),
             docker_config: var("DOCKER_CONFIG").map(PathBuf::from).or(home),
             container_host: var("CONTAINER_HOST"),
             runtime_dir: var("XDG_RUNTIME_DIR").map(PathBuf::from),
@@ -150,7 +169,9 @@ impl Endpoint {
 /// system's socket.
 fn docker_default(env: &Environment) -> Result<Address, Fault> {
     if let Some(url) = &env.docker_host {
-        return from_url(url, env.docker_cert_path.as_deref());
+        let certificates = env.docker_cert_path.as_deref();
+        let wanted = env.docker_config.as_deref().filter(|_| env.docker_tls_verify);
+        return from_url(url, certificates.or(wanted), env);
     }
     let current = || {
         let path = env.docker_config.as_ref()?.join("config.json");
@@ -170,7 +191,7 @@ fn docker_default(env: &Environment) -> Result<Address, Fault> {
 
 fn podman_default(env: &Environment) -> Result<Option<Address>, Fault> {
     if let Some(url) = &env.container_host {
-        return from_url(url, None).map(Some);
+        return from_url(url, None, env).map(Some);
     }
     let socket = match (env.uid, &env.runtime_dir) {
         (0, _) => PathBuf::from("/run/podman/podman.sock"),
@@ -197,7 +218,8 @@ fn context(name: &str, env: &Environment) -> Result<Address, Fault> {
     let url = meta["Endpoints"]["docker"]["Host"].as_str();
     let url = url.ok_or_else(|| wrong(format!("{} names no docker endpoint", path.display())))?;
     let certificates = config.join("contexts/tls").join(&id).join("docker");
-    from_url(url, certificates.is_dir().then_some(certificates.as_path())).map_err(|f| wrong(f.cause))
+    from_url(url, certificates.is_dir().then_some(certificates.as_path()), env)
+        .map_err(|fault| Fault { cause: wrong(fault.cause.clone()).cause, ..fault })
 }
 
 fn known_contexts(config: &Path) -> String {
@@ -210,10 +232,21 @@ fn known_contexts(config: &Path) -> String {
     names.join(", ")
 }
 
-fn from_url(url: &str, certificates: Option<&Path>) -> Result<Address, Fault> {
+/// `certificates` is where they are, if TLS is wanted: docker looks into its configuration's directory unless told otherwise.
+fn from_url(url: &str, certificates: Option<&Path>, env: &Environment) -> Result<Address, Fault> {
     match url.split_once("://") {
         Some(("unix", path)) => Ok(Address::Unix(path.into())),
-        Some(("tcp" | "http" | "https", address)) => {
+        Some((scheme @ ("tcp" | "http" | "https"), address)) => {
+            let certificates = match scheme {
+                "https" => Some(certificates.or(env.docker_config.as_deref()).ok_or_else(|| {
+                    Fault::new(
+                        Phase::Engine,
+                        format!("{url} wants TLS, and there is no home directory with certificates"),
+                    )
+                    .hint("set DOCKER_CERT_PATH to where ca.pem, cert.pem and key.pem are")
+                })?),
+                _ => certificates,
+            };
             tcp(address.trim_end_matches('/'), certificates.map(Tls::in_dir).as_ref())
         }
         Some(("ssh", _)) => Err(Fault::new(Phase::Engine, format!("{url} is reached over SSH"))
@@ -254,4 +287,21 @@ fn connector(tls: &Tls) -> Result<TlsConnector, Fault> {
         .with_client_auth_cert(certificates(&tls.cert)?, key)
         .map_err(|e| wrong(&tls.cert, e.to_string()))?;
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Unreachable;
+
+    #[test]
+    fn sockets_of_two_hosts_are_two_addresses() {
+        let socket = |host: &str| {
+            let reach = Arc::new(Unreachable(Fault::new(Phase::Host, "no")));
+            There { host: host.parse().unwrap(), reach }.address("/run/docker.sock".to_owned()).to_string()
+        };
+        // What imports into one engine wait for each other by, and what errors say.
+        assert_eq!(socket("rack7"), "unix:///run/docker.sock of host rack7");
+        assert_ne!(socket("rack7"), socket("rack8"));
+    }
 }

@@ -3,9 +3,11 @@
 //! In: the JSON of `/version`, `/info` and podman's `/libpod/info`. Out: facts. Pure. Words the engine does not say are left
 //! out, never guessed; what it says about its runtime is what it would use, the probes prove which one it did.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::engine::Facts;
+use crate::engine::{Facts, libseccomp};
 
 use super::quirks::Kind;
 
@@ -59,11 +61,29 @@ pub(super) fn facts(kind: Kind, asked: Option<&str>, version: &Value, info: &Val
     add("engine.runtime", &Value::from(asked));
     add("engine.network", &libpod["host"]["networkBackend"]);
     add("engine.seccomp.profile", &libpod["host"]["security"]["seccompProfilePath"]);
+    let said = libpod["host"]["ociRuntime"]["version"].as_str().unwrap_or_default();
+    if let Some(version) = libseccomp(said) {
+        facts.insert("engine.libseccomp".to_owned(), version);
+    }
     let runtime = facts.get("engine.runtime").cloned().unwrap_or_default();
     if let Some(version) = facts.get(&format!("engine.component.{runtime}")).cloned() {
         facts.insert("engine.runtime.version".to_owned(), version);
     }
     facts
+}
+
+/// What the runtime in force says of itself, where it is a program of this machine: a socket may lead to another.
+pub(super) async fn ask_runtime(facts: &Facts, info: &Value) -> Option<Facts> {
+    let here = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    let same = |key: &str, path: &str| info[key].as_str().is_some_and(|told| here(path).as_deref() == Some(told));
+    if !same("Name", "/proc/sys/kernel/hostname") || !same("KernelVersion", "/proc/sys/kernel/osrelease") {
+        return None;
+    }
+    let program = info["Runtimes"][facts.get("engine.runtime")?.as_str()]["path"].as_str()?;
+    let asked = tokio::process::Command::new(program).arg("--version").kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(5), asked).await.ok()?.ok()?;
+    let version = libseccomp(&String::from_utf8_lossy(&output.stdout))?;
+    Some(Facts::from([("engine.libseccomp".to_owned(), version)]))
 }
 
 /// Whether the engine runs as an ordinary user. Podman 4.3's docker-compatible `/info` has no flag for it.
@@ -156,12 +176,12 @@ mod tests {
             {"Name": "Conmon", "Version": "conmon version 2.1.6, commit: unknown"},
             {"Name": "OCI Runtime (crun)", "Version": "crun version 1.8.1\ncommit: f8a0\nspec: 1.0.0"}]});
         let info = json!({"DefaultRuntime": "crun", "Runtimes": {"kata": {}, "crun": {}}, "Rootless": false});
-        let libpod =
-            json!({"host": {"ociRuntime": {"name": "crun"}, "security": {"rootless": true, "selinuxEnabled": true}}});
+        let libpod = json!({"host": {"ociRuntime": {"name": "crun", "version": "x 1\nlibseccomp: 2.5.4"}, "security": {"rootless": true, "selinuxEnabled": true}}});
         let facts = facts(Kind::Podman, None, &version, &info, &libpod);
         assert_eq!(facts["engine.runtime"], "crun");
         assert_eq!(facts["engine.runtime.version"], "1.8.1");
         assert_eq!(facts["engine.component.conmon"], "2.1.6");
+        assert_eq!(facts["engine.libseccomp"], "2.5.4");
         assert_eq!(facts["engine.rootless"], "true");
         assert_eq!(facts["engine.security"], "selinux");
         assert!(!facts.contains_key("engine.runtimes"));

@@ -21,6 +21,7 @@ mod sweep;
 mod transport;
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, Notify, OnceCell};
 
 use crate::fault::{Fault, Phase};
+use crate::host::PerSite;
 use crate::id::RunId;
 use crate::image::Image;
 
@@ -64,7 +66,7 @@ pub struct ContainerEngine {
 /// What tasks that outlive a cancelled cell hold on to.
 struct Inner {
     template: Template,
-    connected: OnceCell<Connected>,
+    connected: PerSite<Connected>,
     /// By payload directory: a proof holds for the files it was made with.
     deliveries: Mutex<HashMap<PathBuf, Delivery>>,
     uploads: Mutex<HashMap<(String, bool), Bytes>>,
@@ -100,6 +102,17 @@ struct Leaving {
     done: Notify,
 }
 
+/// What whatever engine is at an endpoint says of itself: `/version` and `/info`.
+pub async fn about(endpoint: &Endpoint, environment: &Environment) -> Result<(Value, Value), Fault> {
+    let on_the_way = |fault| Fault { phase: Phase::Host, ..fault };
+    let address = endpoint.resolve(Kind::Docker, environment).await.map_err(on_the_way)?;
+    let address = address.ok_or_else(|| Fault::new(Phase::Host, "there is no such endpoint"))?;
+    let fault = |e: api::CallError| on_the_way(diagnose::unreachable(None, &address, &e));
+    let (api, version) = Api::connect(address.clone()).await.map_err(fault)?;
+    let info = tokio::time::timeout(ANSWER, api.get("/info")).await;
+    Ok((version, info.unwrap_or(Err(api::CallError::Silent(ANSWER))).map_err(fault)?))
+}
+
 impl ContainerEngine {
     /// An engine; nothing is connected yet. Fails when an option refers to a file that cannot be used.
     pub fn new(
@@ -111,7 +124,7 @@ impl ContainerEngine {
     ) -> Result<Self, Fault> {
         let inner = Inner {
             template: Template::new(kind, runtime, options)?,
-            connected: OnceCell::new(),
+            connected: PerSite::new(),
             deliveries: Mutex::default(),
             uploads: Mutex::default(),
             scratch: OnceCell::new(),
@@ -120,8 +133,13 @@ impl ContainerEngine {
         Ok(Self { kind, endpoint, environment, inner: Arc::new(inner) })
     }
 
-    async fn connected(&self) -> Result<&Connected, Fault> {
-        self.inner.connected.get_or_try_init(|| self.connect()).await
+    async fn connected(&self) -> Result<Arc<Connected>, Fault> {
+        // On another host a service of ours and what was put there go with the connection to it.
+        let dir = match &self.endpoint {
+            Endpoint::There(there) => there.reach.site().await?.dir,
+            _ => String::new(),
+        };
+        self.inner.connected.get(&dir, || self.connect()).await
     }
 
     async fn connect(&self) -> Result<Connected, Fault> {
@@ -146,11 +164,11 @@ impl ContainerEngine {
                 self.connect_to(address, None).await
             }
             (_, Endpoint::There(there)) if self.kind == Kind::Podman => {
-                let service = Distant::start(&there.0, template.runtime.as_deref(), template.isolated()).await?;
-                let address = Address::There { reach: there.0.clone(), path: service.socket.clone() };
+                let service = Distant::start(&there.reach, template.runtime.as_deref(), template.isolated()).await?;
+                let address = there.address(service.socket.clone());
                 let connected = self.connect_to(address, None).await?;
                 let mut template = connected.template;
-                template.ulimits = distant::fixed_limits(&*there.0).await;
+                template.ulimits = service.fixed_limits(&*there.reach).await;
                 Ok(Connected { template, _distant: Some(service), ..connected })
             }
             (Some(address), _) => self.connect_to(address, None).await,
@@ -160,23 +178,25 @@ impl ContainerEngine {
     }
 
     async fn connect_to(&self, address: Address, service: Option<Service>) -> Result<Connected, Fault> {
-        let fault = |e: &api::CallError| diagnose::unreachable(self.kind, &address, e);
+        let fault = |e: &api::CallError| diagnose::unreachable(Some(self.kind), &address, e);
         let (api, version) = Api::connect(address.clone()).await.map_err(|e| fault(&e))?;
         let libpod = match (self.kind, quirks::libpod_version(&version)) {
             (Kind::Podman, Some(libpod)) => api.get(&format!("/v{libpod}/libpod/info")).await.map_err(|e| fault(&e))?,
             (Kind::Docker, None) => Value::Null,
             (Kind::Podman, None) => {
                 return Err(Fault::new(Phase::Engine, format!("{address} answers, but it is not podman"))
-                    .hint("declare it with kind = \"docker\""));
+                    .hint("declare it with kind = \"docker\", or exclude its cells there"));
             }
             (Kind::Docker, Some(_)) => {
                 return Err(Fault::new(Phase::Engine, format!("{address} is podman, not docker"))
-                    .hint("declare it with kind = \"podman\""));
+                    .hint("declare it with kind = \"podman\", or exclude its cells there"));
             }
         };
-        let info = tokio::time::timeout(ANSWER, api.get("/info")).await;
-        let info = info.unwrap_or(Err(api::CallError::Silent(ANSWER))).map_err(|e| fault(&e))?;
+        let info = api.get_within("/info", ANSWER).await.map_err(|e| fault(&e))?;
         let mut template = self.inner.template.clone();
+        if let Some(json) = &template.profile {
+            template.seccomp = Some(self.inner.hand_over(json, &address).await?);
+        }
         diagnose::runtime(self.kind, template.runtime.as_deref(), &info, &libpod)?;
         if let (true, Address::Unix(path)) = (self.kind.asks_for_limits(), &address) {
             template.ulimits = service::fixed_limits(path);
@@ -190,22 +210,49 @@ impl ContainerEngine {
 }
 
 impl Inner {
+    /// A profile as a file where the engine is.
+    async fn hand_over(&self, json: &str, address: &Address) -> Result<String, Fault> {
+        let wrong = |e: std::io::Error| Fault::new(Phase::Inject, format!("seccomp profile: {e}"));
+        let dir = self.scratch().await.map_err(wrong)?.join("seccomp");
+        std::fs::create_dir_all(&dir).map_err(wrong)?;
+        let file = dir.join("seccomp.json");
+        std::fs::write(&file, json).map_err(wrong)?;
+        for (path, mode) in [(&dir, 0o755), (&file, 0o644)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(wrong)?;
+        }
+        match address {
+            Address::Unix(_) => Ok(file.display().to_string()),
+            Address::There { reach, .. } => {
+                let there = reach.put(&dir, &format!("seccomp-{}", blake3::hash(json.as_bytes()).to_hex())).await?;
+                Ok(format!("{there}/seccomp.json"))
+            }
+            Address::Tcp(_) | Address::Tls { .. } => Err(Fault::new(
+                Phase::Engine,
+                format!("option `seccomp`: podman at {address} reads profiles of its own machine"),
+            )
+            .hint("reach that host by `ssh`, or leave the option out")),
+        }
+    }
+
+    /// A directory of this engine, which other users may look into whatever our umask is.
+    async fn scratch(&self) -> std::io::Result<&Path> {
+        let make = || async {
+            let dir = tempfile::Builder::new().prefix("abicus-").tempdir()?;
+            std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
+            Ok(dir)
+        };
+        self.scratch.get_or_try_init(make).await.map(tempfile::TempDir::path)
+    }
+
     async fn hosts(&self) -> Result<PathBuf, Fault> {
         let wrong = |e: std::io::Error| Fault::new(Phase::Inject, format!("hosts file: {e}"));
-        let dir = self
-            .scratch
-            .get_or_try_init(|| async {
-                use std::os::unix::fs::PermissionsExt;
-                let dir = tempfile::Builder::new().prefix("abicus-").tempdir()?;
-                let file = dir.path().join("hosts");
-                std::fs::write(&file, HOSTS)?;
-                // A user namespace or another user inside has to read it whatever our umask is.
-                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644))?;
-                Ok(dir)
-            })
-            .await
-            .map_err(wrong)?;
-        Ok(dir.path().join("hosts"))
+        let file = self.scratch().await.map_err(wrong)?.join("hosts");
+        if !file.exists() {
+            std::fs::write(&file, HOSTS).map_err(wrong)?;
+            // A user namespace or another user inside has to read it whatever our umask is.
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).map_err(wrong)?;
+        }
+        Ok(file)
     }
 
     /// How this payload gets into containers of this engine; tried out once.
@@ -301,10 +348,13 @@ impl Inner {
         Ok(Some(tar))
     }
 
-    async fn live(&self, job: &Job, image: &str, cancelled: impl Future<Output = ()>) -> Attempt {
-        let Some(connected) = self.connected.get() else {
-            return Attempt::broken(Fault::new(Phase::Engine, "the image was prepared by another engine"));
-        };
+    async fn live(
+        &self,
+        connected: &Connected,
+        job: &Job,
+        image: &str,
+        cancelled: impl Future<Output = ()>,
+    ) -> Attempt {
         let ready = async {
             let delivery = self.delivery(connected, &job.run, &job.payload, image).await?;
             let upload = self.upload(&connected.template, &job.payload, &delivery).await?;
@@ -343,7 +393,14 @@ impl Engine for ContainerEngine {
     async fn fingerprint(&self) -> Result<Facts, Fault> {
         let c = self.connected().await?;
         let asked = c.template.runtime.as_deref();
-        Ok(fingerprint::facts(self.kind, asked, &c.version, &c.info, &c.libpod))
+        let mut facts = fingerprint::facts(self.kind, asked, &c.version, &c.info, &c.libpod);
+        // Docker's API has no word for it; its runtime has, where that is on this machine.
+        if let (Kind::Docker, Address::Unix(_)) = (self.kind, c.api.address())
+            && let Some(said) = fingerprint::ask_runtime(&facts, &c.info).await
+        {
+            facts.extend(said);
+        }
+        Ok(facts)
     }
 
     async fn prepare(&self, image: &Image) -> Result<Prepared, Fault> {
@@ -357,6 +414,10 @@ impl Engine for ContainerEngine {
         prepare::has(&self.connected().await?.api, reference, platform).await
     }
 
+    async fn references(&self) -> Result<Vec<String>, Fault> {
+        prepare::references(&self.connected().await?.api).await
+    }
+
     async fn export(&self, reference: &str, to: &Path) -> Result<(), Fault> {
         let connected = self.connected().await?;
         let platform = self.inner.template.options.platform.as_deref();
@@ -364,9 +425,10 @@ impl Engine for ContainerEngine {
     }
 
     async fn run(&self, job: &Job, image: &Prepared) -> Attempt {
-        if let Err(fault) = self.connected().await {
-            return Attempt::broken(fault);
-        }
+        let connected = match self.connected().await {
+            Ok(connected) => connected,
+            Err(fault) => return Attempt::broken(fault),
+        };
         let (inner, job, image) = (self.inner.clone(), job.clone(), image.0.clone());
         // A task of its own: when this future is dropped the sender goes with it, the task sees that and cleans up.
         let (alive, gone) = tokio::sync::oneshot::channel::<()>();
@@ -375,7 +437,7 @@ impl Engine for ContainerEngine {
         let task = tokio::spawn(async move {
             let _left = left;
             inner
-                .live(&job, &image, async {
+                .live(&connected, &job, &image, async {
                     let _ = gone.await;
                 })
                 .await

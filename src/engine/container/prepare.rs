@@ -19,6 +19,10 @@ use crate::fault::{Fault, Phase};
 use crate::image::{Content, Image, tree_tar};
 
 use super::api::{Api, CallError};
+use super::transport::Address;
+
+/// The repository of images that abicus gives to an engine.
+const CACHE: &str = "abicus-cache";
 
 /// The label (key) of images abicus imported; its value is the digest of the content.
 pub(super) const CACHE_LABEL: &str = "abicus.cache";
@@ -30,7 +34,7 @@ static IMPORTS: LazyLock<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>> = 
 
 /// Makes the image available and names it.
 pub(super) async fn prepare(api: &Api, arch: &str, image: &Image, platform: Option<&str>) -> Result<String, Fault> {
-    runs_here(arch, image)?;
+    runs_here(arch, image, emulated(api, arch, image.architecture.as_deref()).await)?;
     match &image.content {
         Content::Reference(reference) => {
             let own = image.architecture.as_ref().map(|architecture| format!("linux/{architecture}"));
@@ -42,9 +46,9 @@ pub(super) async fn prepare(api: &Api, arch: &str, image: &Image, platform: Opti
 }
 
 /// Refuses an image whose programs this host cannot execute, before the kernel does so less clearly.
-fn runs_here(arch: &str, image: &Image) -> Result<(), Fault> {
+fn runs_here(arch: &str, image: &Image, emulated: bool) -> Result<(), Fault> {
     match image.architecture.as_deref() {
-        Some(wanted) if !executes(arch, wanted) => {
+        Some(wanted) if !executes(arch, wanted) && !emulated => {
             let cause = format!("image `{}` is for {wanted}, the engine's host is {arch}", image.id);
             Err(Fault::new(Phase::Prepare, cause).hint(
                 "use a host of that architecture, or register an emulator there (binfmt_misc) and name the `platform`",
@@ -54,19 +58,27 @@ fn runs_here(arch: &str, image: &Image) -> Result<(), Fault> {
     }
 }
 
-/// Whether a kernel of one architecture executes programs of another. An emulator counts where it is registered, which only
-/// this machine can be asked; an engine elsewhere with the same architecture answers for itself when the cell starts.
+/// Whether a kernel of one architecture executes programs of another by itself; a variant (`arm/v7`) is the processor's.
 fn executes(host: &str, wanted: &str) -> bool {
-    let emulator = match wanted {
+    let wanted = wanted.split('/').next().unwrap_or_default();
+    host == wanted || matches!((host, wanted), ("amd64", "386") | ("arm64", "arm"))
+}
+
+/// Whether the engine's host has an emulator registered. Over TCP nobody can be asked, and the cell says it when it starts.
+async fn emulated(api: &Api, host: &str, wanted: Option<&str>) -> bool {
+    let Some(wanted) = wanted.filter(|wanted| !executes(host, wanted)) else { return false };
+    let emulator = match wanted.split('/').next().unwrap_or_default() {
         "386" => "qemu-i386",
         "amd64" => "qemu-x86_64",
         "arm64" => "qemu-aarch64",
-        "arm" => "qemu-arm",
         other => &format!("qemu-{other}"),
     };
-    host == wanted
-        || matches!((host, wanted), ("amd64", "386") | ("arm64", "arm"))
-        || Path::new("/proc/sys/fs/binfmt_misc").join(emulator).exists()
+    let registered = Path::new("/proc/sys/fs/binfmt_misc").join(emulator);
+    match api.address() {
+        Address::Unix(_) => registered.exists(),
+        Address::There { reach, .. } => reach.stat(&registered.display().to_string()).await.is_ok(),
+        Address::Tcp(_) | Address::Tls { .. } => true,
+    }
 }
 
 /// The name of an imported image. Repositories are lower case; the digest tells apart what that makes equal.
@@ -83,7 +95,7 @@ pub(super) fn name_of(id: &str, digest: &str) -> String {
         .collect::<Vec<_>>()
         .join("-");
     let hex: String = digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect();
-    format!("abicus-cache/{repository}:{hex}")
+    format!("{CACHE}/{repository}:{hex}")
 }
 
 async fn import(api: &Api, image: &Image, tree: Option<&PathBuf>) -> Result<String, Fault> {
@@ -150,6 +162,15 @@ pub(super) async fn has(api: &Api, reference: &str, platform: Option<&str>) -> R
     Ok(known.is_some_and(|known| platform.is_none_or(|platform| same_platform(&known, platform))))
 }
 
+/// Images somebody else gave the engine, by name.
+pub(super) async fn references(api: &Api) -> Result<Vec<String>, Fault> {
+    let images = api.get("/images/json").await.map_err(|e| e.fault(Phase::Image, "list the images"))?;
+    let names = images.as_array().into_iter().flatten().flat_map(|image| image["RepoTags"].as_array());
+    let names = names.flatten().filter_map(Value::as_str);
+    let foreign = names.filter(|name| !name.contains(CACHE) && !name.contains("<none>"));
+    Ok(foreign.filter_map(|name| well_formed(name).ok()).map(str::to_owned).collect())
+}
+
 async fn fetch(api: &Api, arch: &str, reference: &str, platform: Option<&str>) -> Result<String, Fault> {
     let reference = well_formed(reference)?;
     let fault = |e: CallError| e.fault(Phase::Image, reference);
@@ -164,7 +185,7 @@ async fn fetch(api: &Api, arch: &str, reference: &str, platform: Option<&str>) -
         }
     };
     let wanted = known["Architecture"].as_str().unwrap_or(arch);
-    if !executes(arch, wanted) {
+    if !executes(arch, wanted) && !emulated(api, arch, Some(wanted)).await {
         let cause = format!("{reference} is for {wanted}, the engine's host is {arch}");
         return Err(
             Fault::new(Phase::Prepare, cause).hint("name another `platform`, or use a host of that architecture")
@@ -175,7 +196,10 @@ async fn fetch(api: &Api, arch: &str, reference: &str, platform: Option<&str>) -
 
 fn same_platform(known: &Value, platform: &str) -> bool {
     let mut parts = platform.split('/');
-    parts.next() == known["Os"].as_str() && parts.next() == known["Architecture"].as_str()
+    let same = parts.next() == known["Os"].as_str() && parts.next() == known["Architecture"].as_str();
+    // An engine that names no variant has the only one there is.
+    let variant = known["Variant"].as_str().filter(|variant| !variant.is_empty());
+    same && parts.next().is_none_or(|wanted| variant.is_none_or(|variant| variant == wanted))
 }
 
 async fn pull(api: &Api, reference: &str, platform: Option<&str>) -> Result<(), Fault> {
@@ -271,6 +295,13 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_asked_for_is_not_another() {
+        let known = serde_json::json!({"Os": "linux", "Architecture": "arm", "Variant": "v6"});
+        assert!(same_platform(&known, "linux/arm") && same_platform(&known, "linux/arm/v6"));
+        assert!(!same_platform(&known, "linux/arm/v7") && !same_platform(&known, "linux/arm64"));
+    }
+
+    #[test]
     fn what_is_no_reference_never_becomes_part_of_a_path() {
         for good in
             ["debian", "debian:12", "docker.io/library/debian@sha256:00", "127.0.0.1:5000/x/y:z", "abicus-cache/a:0"]
@@ -284,10 +315,12 @@ mod tests {
 
     #[test]
     fn an_image_of_another_architecture_is_refused_by_name() {
-        assert!(runs_here("amd64", &image("a", Some("amd64"))).is_ok());
-        assert!(runs_here("amd64", &image("a", Some("386"))).is_ok());
-        assert!(runs_here("amd64", &image("a", None)).is_ok());
-        let fault = runs_here("amd64", &image("strange", Some("s390y"))).unwrap_err();
+        assert!(runs_here("amd64", &image("a", Some("amd64")), false).is_ok());
+        assert!(runs_here("amd64", &image("a", Some("386")), false).is_ok());
+        assert!(runs_here("amd64", &image("a", None), false).is_ok());
+        assert!(runs_here("arm64", &image("a", Some("arm/v7")), false).is_ok());
+        assert!(runs_here("amd64", &image("a", Some("s390x")), true).is_ok(), "by an emulator");
+        let fault = runs_here("amd64", &image("strange", Some("s390y")), false).unwrap_err();
         assert!(fault.cause.contains("`strange` is for s390y, the engine's host is amd64"), "{fault}");
     }
 }

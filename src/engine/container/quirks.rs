@@ -50,14 +50,11 @@ impl Kind {
         self == Self::Podman
     }
 
-    /// The value of the `seccomp=` security option for a profile file. The docker daemon takes the JSON itself (its command
-    /// line reads the file): <https://docs.docker.com/engine/security/seccomp/>. Podman's service opens a path on its own
-    /// machine: <https://github.com/containers/podman/blob/v4.3.1/pkg/specgen/generate/config_linux_seccomp.go>.
-    pub(super) fn seccomp_profile(self, path: &Path, json: &str) -> String {
-        match self {
-            Self::Docker => json.to_owned(),
-            Self::Podman => path.display().to_string(),
-        }
+    /// Whether the `seccomp=` security option takes a profile itself. The docker daemon takes the JSON (its command line reads
+    /// the file): <https://docs.docker.com/engine/security/seccomp/>. Podman's service opens a path on its own machine:
+    /// <https://github.com/containers/podman/blob/v4.3.1/pkg/specgen/generate/config_linux_seccomp.go>.
+    pub(super) fn takes_profiles(self) -> bool {
+        self == Self::Docker
     }
 
     /// Whether the out-of-memory flag can be believed when it is not set: podman 4.3 on cgroup v1 says 137 and `false`.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::BollardRequest;
 use bollard::errors::Error;
@@ -22,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::host::Reach;
+use crate::id::HostId;
 
 /// Where an engine listens, with everything needed to talk to it.
 #[derive(Clone)]
@@ -29,7 +31,7 @@ pub(super) enum Address {
     /// A socket in the file system.
     Unix(PathBuf),
     /// A socket in the file system of another host.
-    There { reach: Arc<dyn Reach>, path: String },
+    There { host: HostId, reach: Arc<dyn Reach>, path: String },
     /// `host:port`, in the clear.
     Tcp(String),
     /// `host:port` over TLS.
@@ -40,7 +42,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::There { path, .. } => write!(f, "unix://{path}"),
+            Self::There { host, path, .. } => write!(f, "unix://{path} of host {host}"),
             Self::Tcp(address) | Self::Tls { address, .. } => write!(f, "tcp://{address}"),
         }
     }
@@ -69,6 +71,14 @@ fn not_connected(error: io::Error) -> Error {
 }
 
 impl Address {
+    /// A deadline as it is for whoever answers there.
+    pub(super) fn stretched(&self, limit: Duration) -> Duration {
+        match self {
+            Self::There { reach, .. } => limit * reach.patience(),
+            Self::Unix(_) | Self::Tcp(_) | Self::Tls { .. } => limit,
+        }
+    }
+
     /// Sends one request over a connection of its own.
     pub(super) async fn send(self: Arc<Self>, request: BollardRequest) -> Result<Response<Incoming>, Error> {
         match &*self {
@@ -76,7 +86,7 @@ impl Address {
                 let stream = UnixStream::connect(path).await.map_err(not_connected)?;
                 exchange(stream, request).await
             }
-            Self::There { reach, path } => {
+            Self::There { reach, path, .. } => {
                 let (reader, writer) = reach.connect(path).await.map_err(not_connected)?;
                 exchange(tokio::io::join(reader, writer), request).await
             }
@@ -102,9 +112,17 @@ where
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // The task ends with the connection, and the connection when the response (or the attached stream) is dropped.
-    tokio::spawn(connection.with_upgrades());
+    let connection = tokio::spawn(connection.with_upgrades());
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     *request.uri_mut() = path.parse::<Uri>()?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("engine"));
-    Ok(sender.send_request(request).await?)
+    match sender.send_request(request).await {
+        // The connection ended before it was asked anything, and only it knows why: a server that wants another
+        // certificate says so after the handshake, as TLS 1.3 has it.
+        Err(canceled) if canceled.is_canceled() => match connection.await {
+            Ok(Err(why)) => Err(why.into()),
+            _ => Err(canceled.into()),
+        },
+        answered => Ok(answered?),
+    }
 }

@@ -29,8 +29,9 @@ use frame::{kind, u32_at, u64_at};
 use stream::{Channel, Streams};
 use wire::Wire;
 
-/// How long the agent may take to say its first word.
-const GREETING: Duration = Duration::from_secs(60);
+/// How long the agent may take to say its first word: hundreds of them may begin on one busy machine. Where nobody is, ssh and
+/// the console of a machine say so much sooner.
+const GREETING: Duration = Duration::from_secs(180);
 /// How long a small answer may take: a host under load takes seconds.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Largest listing read.
@@ -116,6 +117,10 @@ impl Reach for Agent {
         Ok(Launched { stdout, stderr, told, lifeline: Box::new(writer), process })
     }
 
+    async fn lost(&self) -> Option<Fault> {
+        self.wire.broken()
+    }
+
     async fn connect(&self, socket: &str) -> io::Result<(Reader, Writer)> {
         let Streams { readers: [told, ..], writer, opened, .. } = self.wire.open(kind::CONNECT, socket.as_bytes());
         match tokio::time::timeout(ANSWER, opened).await {
@@ -143,6 +148,10 @@ impl Process for Remote {
 
     fn kill(&mut self) {
         self.0.send(kind::KILL, &[]);
+    }
+
+    fn lost(&self) -> Option<Fault> {
+        self.0.wire.broken()
     }
 }
 

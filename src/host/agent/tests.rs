@@ -1,6 +1,9 @@
 //! The far side plays foul.
 
 use super::*;
+use crate::engine::Ended;
+use crate::engine::builtin::launch::{Launch, launch};
+use crate::engine::builtin::list::{List, stage};
 use crate::host::Reach;
 use frame::{HEADER, Head, MAGIC, MAX_FRAME, WINDOW};
 use tokio::io::{AsyncReadExt, DuplexStream};
@@ -100,6 +103,47 @@ async fn a_launcher_that_could_not_be_made_says_so_in_its_own_words() {
     let mut told = String::new();
     launched.told.read_to_string(&mut told).await.unwrap();
     assert_eq!(told, "setup 4294967295 errno 24\n");
+}
+
+#[tokio::test]
+async fn output_that_comes_long_after_the_end_was_told_is_kept() {
+    let (agent, mut far) = agent(&greeting()).await;
+    let agent = agent.unwrap();
+    let mut list = List::new();
+    list.stage(stage::INSIDE).exec(&["/probe".to_owned()], &["/probe".to_owned()], &[]);
+    let job = Launch { reach: &agent, list: &list, deadline: Duration::from_secs(60), cap: 1 << 20 };
+    let ((attempt, _), ()) = tokio::join!(launch(&job), async {
+        let channel = asked(&mut far).await.channel;
+        let mut say = async |what, text: &[u8]| far.write_all(&frame_of(channel, what, text)).await.unwrap();
+        say(kind::OUT, b"first ").await;
+        say(kind::TOLD, b"started\nexit 0\ndone\n").await;
+        for ended in [kind::TOLD, kind::ERR] {
+            say(ended, b"").await;
+        }
+        // A host with hundreds of programs to run has other things to do.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        say(kind::OUT, b"last").await;
+        say(kind::OUT, b"").await;
+    });
+    assert_eq!((attempt.ended, attempt.stdout.as_slice()), (Ok(Ended::Exit(0)), &b"first last"[..]));
+}
+
+#[tokio::test]
+async fn output_that_a_broken_connection_may_have_cut_is_not_taken_for_whole() {
+    let (agent, mut far) = agent(&greeting()).await;
+    let agent = agent.unwrap();
+    let mut list = List::new();
+    list.stage(stage::INSIDE).exec(&["/probe".to_owned()], &["/probe".to_owned()], &[]);
+    let job = Launch { reach: &agent, list: &list, deadline: Duration::from_secs(60), cap: 1 << 20 };
+    let ((attempt, _), ()) = tokio::join!(launch(&job), async {
+        let channel = asked(&mut far).await.channel;
+        far.write_all(&frame_of(channel, kind::OUT, b"first ")).await.unwrap();
+        far.write_all(&frame_of(channel, kind::TOLD, b"started\nexit 0\ndone\n")).await.unwrap();
+        far.shutdown().await.unwrap();
+    });
+    let lost = attempt.ended.unwrap_err();
+    assert!(lost.cause.contains("is lost") && lost.transient, "{lost:?}");
+    assert_eq!(attempt.stdout, b"first ");
 }
 
 /// Numbers that look random and are the same in every run.

@@ -95,7 +95,8 @@ impl Wire {
 
     fn break_with(&self, why: &str) {
         let said = (self.last_words)().map(|said| format!(": {said}")).unwrap_or_default();
-        let fault = Fault::new(Phase::Host, format!("the connection to {} is lost: {why}{said}", self.name));
+        let fault =
+            Fault::new(Phase::Host, format!("the connection to {} is lost: {why}{said}", self.name)).transient();
         if self.broken.set(fault).is_ok() {
             // Questions and streams end when their senders are dropped.
             let entries = std::mem::take(&mut *self.channels());

@@ -1,6 +1,6 @@
 //! Whether KVM really works: tried with a kernel, because a device node that can be opened proves nothing.
 //!
-//! In: a kernel. Out: yes, or why not. The answer is kept until the machine boots again.
+//! In: a kernel. Out: yes, or why not. The answer is kept until the machine boots again, but a no that may be the kernel's.
 
 use std::fs;
 use std::path::Path;
@@ -46,8 +46,13 @@ struct Remembered {
     accelerator: Accelerator,
 }
 
-/// Finds out, or remembers. `cache` is abicus' own directory; `kernel` is any kernel at hand.
-pub async fn find(here: &dyn Reach, cache: &Path, kernel: &Path) -> Result<Accelerator, Fault> {
+/// One trial at a time: two that starve each other would both say no.
+static TRIAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Finds out, or remembers. `cache` is abicus' own directory. That `kernel` does not come up with KVM says something of KVM
+/// only where it is `good`.
+pub async fn find(here: &dyn Reach, cache: &Path, kernel: &Path, good: bool) -> Result<Accelerator, Fault> {
+    let _trial = TRIAL.lock().await;
     let version = version().await?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let path = cache.join("vm/accelerator.json");
@@ -57,6 +62,9 @@ pub async fn find(here: &dyn Reach, cache: &Path, kernel: &Path) -> Result<Accel
     }
     let works = try_out(here, kernel).await;
     let accelerator = Accelerator { kvm: works.is_ok(), why: works.err().unwrap_or_default(), version };
+    if !accelerator.kvm && !good {
+        return Ok(accelerator);
+    }
     let text = serde_json::to_vec(&Remembered { boot, accelerator: accelerator.clone() }).unwrap_or_default();
     // Not to remember only means to try again.
     drop(tempfile::NamedTempFile::new_in(cache.join("vm")).and_then(|file| {

@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use super::accel::{self, Accelerator};
 use super::capacity::{self, Slot};
 use super::cpio::Cpio;
-use super::daemon::{Daemon, PATH};
+use super::daemon::{Daemon, NoDaemon, PATH};
 use super::kernel::{self, Boot};
 use super::qemu::{Disk, Guest, Machine, Stream};
 use super::shelf::Shelf;
@@ -44,7 +44,7 @@ pub(super) struct Running {
     pub(super) facts: Facts,
     guest: Arc<Guest>,
     /// On a disk with engines, from when somebody looked for it.
-    docker: Option<OnceCell<Result<Daemon, Fault>>>,
+    docker: Option<OnceCell<Result<Daemon, NoDaemon>>>,
     slot: std::sync::Mutex<Option<Slot>>,
 }
 
@@ -66,15 +66,16 @@ impl Running {
     /// Has dockerd answer, where there is one.
     pub(super) async fn docker(&self) -> Result<(), Fault> {
         let Some(docker) = &self.docker else { return Ok(()) };
-        docker.get_or_init(|| Daemon::start(&self.agent)).await.as_ref().map(drop).map_err(Clone::clone)
+        let started = docker.get_or_init(|| Daemon::start(&self.agent)).await;
+        started.as_ref().map(drop).map_err(|none| none.fault.clone())
     }
 
     /// What its kernel wrote, and what the daemon in it.
     pub(super) fn console(&self) -> Vec<u8> {
         let mut said = self.guest.console().kept();
-        if let Some(Ok(daemon)) = self.docker.as_ref().and_then(OnceCell::get) {
+        if let Some(docker) = self.docker.as_ref().and_then(OnceCell::get) {
             said.extend(b"\n--- dockerd ---\n");
-            said.extend(daemon.log());
+            said.extend(docker.as_ref().map_or_else(|none| none.log.clone(), Daemon::log));
         }
         said
     }
@@ -92,30 +93,60 @@ struct Parts {
     root: bool,
 }
 
+/// Why a machine did not come up, and what its console said, where it had one by then.
+pub(super) struct Failed {
+    pub(super) fault: Fault,
+    pub(super) console: Option<Vec<u8>>,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, console: None }
+    }
+}
+
 /// Boots it.
-pub(super) async fn up(spec: &VmSpec, cache: &Path, trees: Vec<Tree>) -> Result<Running, Fault> {
+pub(super) async fn up(spec: &VmSpec, cache: &Path, trees: Vec<Tree>) -> Result<Running, Failed> {
     let parts = {
         let (spec, cache) = (spec.clone(), cache.to_owned());
         let made = tokio::task::spawn_blocking(move || parts(&spec, &cache, &trees)).await;
-        made.map_err(|e| Fault::new(Phase::Host, format!("making a virtual machine was lost: {e}")))??
-    };
+        made.map_err(|e| Fault::new(Phase::Host, format!("making a virtual machine was lost: {e}")))?
+    }?;
     let here = Local::at(cache.join("work"));
-    let accelerator = accel::find(&here, cache, &parts.boot.kernel).await?;
+    let accelerator = accel::find(&here, cache, &parts.boot.kernel, parts.boot.package.is_some()).await?;
     let slot = capacity::room(spec.cpus, spec.memory).await;
     let machine = machine(spec, &parts, &accelerator)?;
     let (guest, stream) = Guest::start(&machine, &here).await?;
     let guest = Arc::new(guest);
-    let agent = answered(spec, &guest, stream).await?;
+    let ready = ready(spec, &guest, stream, &parts).await;
+    let (agent, mounted) = ready.map_err(|fault| Failed { fault, console: Some(guest.console().kept()) })?;
+    let mut facts = parts.facts;
+    facts.extend(accelerator.facts());
+    facts.extend(declared(spec));
+    let docker = parts.root.then(OnceCell::new);
+    Ok(Running { agent, mounted, facts, guest, docker, slot: std::sync::Mutex::new(slot) })
+}
+
+/// Of the declaration, what tells two machines apart.
+fn declared(spec: &VmSpec) -> Facts {
+    let known = [("vm.cpu", &spec.cpu), ("vm.cmdline", &spec.cmdline)];
+    known.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), text.clone())).collect()
+}
+
+/// The agent of a guest that was started, and where which tree is.
+async fn ready(
+    spec: &VmSpec,
+    guest: &Arc<Guest>,
+    stream: UnixStream,
+    parts: &Parts,
+) -> Result<(Agent, BTreeMap<String, String>), Fault> {
+    let agent = answered(spec, guest, stream).await?;
     guest.settled();
-    mount(&agent, &parts).await.map_err(|fault| match guest.console().panic() {
+    let mounted = mount(&agent, parts).await.map_err(|fault| match guest.console().panic() {
         Some(_) => guest.fault("the virtual machine ended"),
         None => fault,
     })?;
-    let mut facts = parts.facts;
-    facts.extend(accelerator.facts());
-    facts.insert("vm.cpu".to_owned(), spec.cpu.clone());
-    let docker = parts.root.then(OnceCell::new);
-    Ok(Running { agent, mounted: parts.mounted, facts, guest, docker, slot: std::sync::Mutex::new(slot) })
+    Ok((agent, mounted))
 }
 
 fn parts(spec: &VmSpec, cache: &Path, trees: &[Tree]) -> Result<Parts, Fault> {
@@ -123,6 +154,11 @@ fn parts(spec: &VmSpec, cache: &Path, trees: &[Tree]) -> Result<Parts, Fault> {
     let cancel = Arc::new(AtomicBool::new(false));
     let boot = kernel::boot(&shelf, &spec.kernel, &cancel, &|_| {})?;
     let mut facts = boot.facts.clone();
+    if let Some(package) = &boot.package {
+        // Debian's kernels do not tell their configuration themselves.
+        let config = fs::read_to_string(package.dir.join("config")).unwrap_or_default();
+        facts.extend(crate::host::facts::options(&config));
+    }
     let (mut disks, mut mounts) = (vec![], vec![]);
     if let Some(recipe) = &spec.disk {
         let kept = disk::with_engines(&shelf, recipe, &cancel, &|_| {})?;
@@ -162,9 +198,12 @@ fn machine(spec: &VmSpec, parts: &Parts, accelerator: &Accelerator) -> Result<Ma
         Cgroup::Hybrid => "hybrid",
     };
     let root = if spec.disk.is_some() { format!(" abicus.root={ROOT}") } else { String::new() };
+    // A guest without KVM on a busy machine misses ticks of the timer the kernel tests at boot, which then gives up: "IO-APIC +
+    // timer doesn't work". KVM guests skip that test themselves: arch/x86/kernel/apic/io_apic.c.
+    let timer = if std::env::consts::ARCH == "x86_64" { "no_timer_check " } else { "" };
     // What the user wrote comes last, and so wins.
     let cmdline = format!(
-        "console=ttyS0 quiet panic=-1 abicus.device={} abicus.cgroup={cgroup}{root} {}",
+        "console=ttyS0 panic=-1 {timer}abicus.device={} abicus.cgroup={cgroup}{root} {}",
         stream.device(),
         spec.cmdline
     );
@@ -237,24 +276,34 @@ async fn answered(spec: &VmSpec, guest: &Arc<Guest>, stream: UnixStream) -> Resu
     Err(guest.fault(&why))
 }
 
-/// Mounts every disk where it belongs. Devices come in any order, and not all at once.
-async fn mount(agent: &Agent, parts: &Parts) -> Result<(), Fault> {
+/// Mounts every disk where it belongs, and says where which tree is. Devices come in any order, and not all at once. A kernel
+/// without a driver for them has its trees sent over the stream.
+async fn mount(agent: &Agent, parts: &Parts) -> Result<BTreeMap<String, String>, Fault> {
+    let known = crate::host::text(agent, "/proc/filesystems").await;
+    let ext4 = known.lines().any(|line| line.trim() == "ext4");
     let mut devices = BTreeMap::new();
-    for _ in 0..100 {
+    for tries in 0..100 {
         devices = serials(agent).await;
-        if parts.mounts.iter().all(|(serial, _)| devices.contains_key(serial)) {
+        let all = parts.mounts.iter().all(|(serial, _)| devices.contains_key(serial));
+        if all || !ext4 || (tries >= 20 && devices.is_empty()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let mut list = List::new();
     list.stage(stage::BEFORE).mkdirs(TREES);
+    let mut mounted = parts.mounted.clone();
     for (serial, place) in &parts.mounts {
-        let Some(device) = devices.get(serial) else {
-            return Err(Fault::new(Phase::Host, format!("the kernel shows no disk with the serial number {serial}"))
-                .hint("it needs a driver for NVMe and for ext4 built in (CONFIG_BLK_DEV_NVME, CONFIG_EXT4_FS), or `storage = \"virtio\"` and CONFIG_VIRTIO_BLK"));
-        };
-        list.mkdirs(place).mount(&format!("/dev/{device}"), place, "ext4", MS_RDONLY, "noload");
+        match devices.get(serial).filter(|_| ext4) {
+            Some(device) => {
+                list.mkdirs(place).mount(&format!("/dev/{device}"), place, "ext4", MS_RDONLY, "noload");
+            }
+            None if parts.root => {
+                return Err(Fault::new(Phase::Host, format!("the kernel shows no disk with the serial number {serial}"))
+                    .hint("it needs drivers for NVMe and for ext4 (CONFIG_BLK_DEV_NVME, CONFIG_EXT4_FS), or `storage = \"virtio\"` and CONFIG_VIRTIO_BLK"));
+            }
+            None => mounted.retain(|_, there| there != place),
+        }
     }
     list.stage(stage::INSIDE).stdin("/dev/null");
     let fine = match parts.root {
@@ -273,7 +322,7 @@ async fn mount(agent: &Agent, parts: &Parts) -> Result<(), Fault> {
     let job = Launch { reach: agent, list: &list, deadline: Duration::from_secs(60), cap: 4096 };
     let attempt = launch(&job).await.0;
     match attempt.ended {
-        Ok(Ended::Exit(status)) if status == fine => Ok(()),
+        Ok(Ended::Exit(status)) if status == fine => Ok(mounted),
         Ok(other) => {
             let said = String::from_utf8_lossy(&attempt.stderr).into_owned();
             Err(Fault::new(Phase::Host, format!("making the guest ready ended with {other:?}: {said}")))
@@ -288,6 +337,8 @@ const PREPARE: &str = "set -e
     mkdir -p /run/lock /etc /root
     printf '127.0.0.1 localhost\\n::1 localhost\\n' >/etc/hosts
     echo abicus >/etc/hostname; busybox hostname abicus
+    mkdir -p /etc/containerd
+    printf 'version = 2\\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\\n' >/etc/containerd/config.toml
     busybox mount --make-rshared /";
 
 /// Block devices by serial number: NVMe says it of its controller, virtio of its disk.

@@ -28,7 +28,8 @@ use crate::engine::Facts;
 use crate::fault::{Fault, Phase};
 use crate::spec::VmSpec;
 
-use boot::Running;
+use boot::{Failed, Running};
+pub use qemu::sweep;
 
 /// A virtual machine as a host; see the module.
 pub struct Vm {
@@ -44,8 +45,8 @@ pub struct Vm {
 enum State {
     Off,
     On(Arc<Running>),
-    /// It did not come up, or it is stopped.
-    Over(Fault),
+    /// It did not come up, or it is stopped; with what its console said, which nobody took yet.
+    Over(Fault, Option<Vec<u8>>),
 }
 
 impl Vm {
@@ -60,7 +61,7 @@ impl Vm {
         let mut state = self.state.lock().await;
         match &*state {
             State::On(running) => return Ok(running.clone()),
-            State::Over(fault) => return Err(fault.clone()),
+            State::Over(fault, _) => return Err(fault.clone()),
             State::Off => {}
         }
         let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -71,9 +72,9 @@ impl Vm {
                 *state = State::On(running.clone());
                 Ok(running)
             }
-            Err(failed) => {
-                *state = State::Over(failed.clone());
-                Err(failed)
+            Err(Failed { fault, console }) => {
+                *state = State::Over(fault.clone(), console);
+                Err(fault)
             }
         }
     }
@@ -129,25 +130,30 @@ impl Reach for Vm {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Without KVM a guest takes ten times as long as this machine, and another guest may be beside it.
+    fn patience(&self) -> u32 {
+        8
+    }
+
     async fn lost(&self) -> Option<Fault> {
         match &*self.state.lock().await {
             State::On(running) => running.lost().await,
-            State::Over(fault) => Some(fault.clone()),
+            State::Over(fault, _) => Some(fault.clone()),
             State::Off => None,
         }
     }
 
     async fn leave(&self) -> Option<Vec<u8>> {
         let mut state = self.state.lock().await;
-        let gone = State::Over(Fault::new(Phase::Host, "the virtual machine was stopped"));
+        let gone = State::Over(Fault::new(Phase::Host, "the virtual machine was stopped"), None);
         match std::mem::replace(&mut *state, gone) {
             State::On(running) => {
                 running.stop().await;
                 Some(running.console())
             }
-            State::Over(fault) => {
-                *state = State::Over(fault);
-                None
+            State::Over(fault, console) => {
+                *state = State::Over(fault, None);
+                console
             }
             State::Off => None,
         }

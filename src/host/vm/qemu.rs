@@ -113,7 +113,9 @@ impl Machine {
         for (at, disk) in self.disks.iter().enumerate() {
             let mode = if disk.scratch { "snapshot=on" } else { "readonly=on" };
             let file = escaped(&disk.file);
-            add(&["-drive", &format!("if=none,id=disk{at},format=raw,cache=unsafe,{mode},file={file}")]);
+            // Where this machine has no more room the guest is told, and not stopped until somebody makes some.
+            let drive = format!("if=none,id=disk{at},format=raw,cache=unsafe,werror=report,{mode},file={file}");
+            add(&["-drive", &drive]);
             let device = match self.storage {
                 Storage::Nvme => "nvme",
                 Storage::Virtio => "virtio-blk-pci",
@@ -129,7 +131,9 @@ fn escaped(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
-/// Names in the directory of a machine.
+/// What the directory of a machine begins with.
+const PREFIX: &str = "abicus-vm-";
+/// Names in it.
 const STREAM: &str = "stream";
 const INITRAMFS: &str = "initramfs";
 
@@ -149,7 +153,7 @@ impl Guest {
     pub async fn start(machine: &Machine, here: &dyn Reach) -> Result<(Self, UnixStream), Fault> {
         let fault = |what: &str, e: std::io::Error| Fault::new(Phase::Host, format!("{what}: {e}"));
         let dir = tempfile::Builder::new()
-            .prefix("abicus-vm-")
+            .prefix(PREFIX)
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|e| fault("a directory for a virtual machine", e))?;
@@ -264,6 +268,18 @@ impl Guest {
     }
 }
 
+/// Removes directories in `temporary` of machines whose driver and launcher were both killed, and returns them. One that
+/// QEMU listens in is left alone, and so is one of the last minute, in which QEMU may not have begun to.
+pub fn sweep(temporary: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
+    let stale = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)).filter(|entry| {
+        let old = entry.metadata().and_then(|about| about.modified()).ok().and_then(|made| made.elapsed().ok());
+        old.is_some_and(|age| age > Duration::from_secs(60))
+            && std::os::unix::net::UnixStream::connect(entry.path().join(STREAM)).is_err()
+    });
+    stale.map(|entry| entry.path()).filter(|dir| fs::remove_dir_all(dir).is_ok()).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -302,6 +318,26 @@ mod tests {
             ],
             stream: Stream::Serial,
         }
+    }
+
+    #[test]
+    fn directories_of_dead_machines_are_swept_and_those_of_live_ones_are_not() {
+        let temporary = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: u64| {
+            let dir = temporary.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join(INITRAMFS), "x").unwrap();
+            let live =
+                (name == "abicus-vm-live").then(|| std::os::unix::net::UnixListener::bind(dir.join(STREAM)).unwrap());
+            let made = std::time::SystemTime::now() - Duration::from_secs(age);
+            fs::File::open(&dir).unwrap().set_modified(made).unwrap();
+            live
+        };
+        let live = make("abicus-vm-live", 3600);
+        let others = [make("abicus-vm-dead", 3600), make("abicus-vm-young", 5), make("other", 3600)];
+        assert_eq!(sweep(temporary.path()), [temporary.path().join("abicus-vm-dead")]);
+        drop((live, others));
+        assert!(["abicus-vm-live", "abicus-vm-young", "other"].iter().all(|name| temporary.path().join(name).exists()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::super::error::ImageError;
+use super::reference::DEFAULT_HOST;
 
 /// A user name and a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,8 +58,14 @@ struct Helped {
     secret: String,
 }
 
-/// Finds the credentials for a host; a file that is not there is no error, one that is not understood is.
-pub fn find(host: &str, files: &[PathBuf]) -> Result<Option<Credentials>, ImageError> {
+/// Finds the credentials for a repository of a host; a file that is not there is no error, one that is not understood is.
+pub fn find(host: &str, repository: &str, files: &[PathBuf]) -> Result<Option<Credentials>, ImageError> {
+    find_with(host, repository, files, &helped)
+}
+
+type Help<'a> = &'a dyn Fn(&str, &str) -> Result<Option<Credentials>, String>;
+
+fn find_with(host: &str, repository: &str, files: &[PathBuf], help: Help) -> Result<Option<Credentials>, ImageError> {
     for file in files {
         let Ok(text) = std::fs::read(file) else { continue };
         let wrong = |why: String| ImageError::Failed {
@@ -67,14 +74,15 @@ pub fn find(host: &str, files: &[PathBuf]) -> Result<Option<Credentials>, ImageE
             transient: false,
         };
         let config: Config = serde_json::from_slice(&text).map_err(|e| wrong(format!("line {}", e.line())))?;
-        let helper = config.cred_helpers.get(host).or(config.creds_store.as_ref());
-        if let Some(helper) = helper
-            && let Some(found) = helped(helper, host).map_err(wrong)?
-        {
-            return Ok(Some(found));
+        for name in logins(&host) {
+            let helper = config.cred_helpers.get(*name).or(config.creds_store.as_ref());
+            if let Some(helper) = helper
+                && let Some(found) = help(helper, name).map_err(wrong)?
+            {
+                return Ok(Some(found));
+            }
         }
-        let auth = config.auths.iter().find(|(key, _)| names(key, host)).and_then(|(_, auth)| auth.auth.clone());
-        if let Some(auth) = auth.filter(|auth| !auth.is_empty()) {
+        if let Some(auth) = entry(&config, host, repository) {
             let plain = STANDARD.decode(auth.trim()).ok().and_then(|plain| String::from_utf8(plain).ok());
             let plain = plain.ok_or_else(|| wrong(format!("the entry for `{host}` is not base64")))?;
             let (user, password) =
@@ -88,11 +96,36 @@ pub fn find(host: &str, files: &[PathBuf]) -> Result<Option<Credentials>, ImageE
     Ok(None)
 }
 
-/// docker writes hosts bare, and older versions of it as URLs: `https://index.docker.io/v1/` is the default one.
-fn names(key: &str, host: &str) -> bool {
-    let bare = key.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let default = |name: &str| name == super::reference::DEFAULT_HOST || name == "index.docker.io";
-    bare == host || (default(bare) && default(host))
+/// Under which names logins of a host are kept. `docker login` keeps those of the default registry under the address of
+/// its first protocol, helpers too; `podman login` under the host:
+/// <https://docs.docker.com/reference/cli/docker/login/#credential-stores>.
+fn logins<'a>(host: &'a &'a str) -> &'a [&'a str] {
+    if *host == DEFAULT_HOST { &DEFAULT_LOGINS } else { std::slice::from_ref(host) }
+}
+
+const DEFAULT_LOGINS: [&str; 2] = ["https://index.docker.io/v1/", DEFAULT_HOST];
+
+/// The entry that counts: podman keeps logins of a part of a registry (`host/team`), and the longest that fits counts, see
+/// containers-auth.json(5).
+fn entry(config: &Config, host: &str, repository: &str) -> Option<String> {
+    let parts: Vec<&str> = repository.split('/').collect();
+    let scopes = (0..=parts.len()).rev().map(|n| [&[host], &parts[..n]].concat().join("/"));
+    let entries = || config.auths.iter().filter_map(|(key, auth)| Some((scope(key), auth.auth.clone()?)));
+    scopes
+        .filter_map(|scope| entries().find(|(key, auth)| *key == scope && !auth.is_empty()))
+        .map(|(_, auth)| auth)
+        .next()
+}
+
+/// docker writes hosts bare, and older versions of it as URLs, whose path means nothing.
+fn scope(key: &str) -> &str {
+    if DEFAULT_LOGINS.contains(&key) || key == "index.docker.io" {
+        return DEFAULT_HOST;
+    }
+    match key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")) {
+        Some(rest) => rest.split('/').next().unwrap_or_default(),
+        None => key.trim_end_matches('/'),
+    }
 }
 
 /// Runs `docker-credential-HELPER get`.
@@ -145,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
         std::fs::write(&file, config).unwrap();
-        find(host, &[dir.path().join("missing"), file])
+        find(host, "team/app", &[dir.path().join("missing"), file])
     }
 
     #[test]
@@ -158,6 +191,54 @@ mod tests {
         assert_eq!(found(config, "example.org").unwrap(), None);
         let old = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"}}}"#;
         assert!(found(old, "docker.io").unwrap().is_some());
+    }
+
+    #[test]
+    fn of_entries_for_parts_of_a_registry_the_longest_that_fits_counts() {
+        // base64 of a:p, b:p, c:p.
+        let config = r#"{"auths":{"h":{"auth":"YTpw"},"h/team":{"auth":"Yjpw"},"h/team/app":{"auth":"Yzpw"},
+            "h/tea":{"auth":"ZDpw"},"https://old.example.org/v2/":{"auth":"ZTpw"},"only/other":{"auth":"Zjpw"}}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        std::fs::write(&file, config).unwrap();
+        for (host, repository, user) in [
+            ("h", "team/app", Some("c")),
+            ("h", "team/app/deep", Some("c")),
+            ("h", "team/tool", Some("b")),
+            ("h", "teams", Some("a")),
+            ("old.example.org", "x/y", Some("e")),
+            ("only", "team/app", None),
+        ] {
+            let found = find(host, repository, std::slice::from_ref(&file)).unwrap();
+            assert_eq!(found.map(|found| found.user).as_deref(), user, "{host} {repository}");
+        }
+    }
+
+    #[test]
+    fn a_login_to_the_default_registry_is_asked_of_helpers_under_the_name_docker_gave_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let asked = std::cell::RefCell::new(vec![]);
+        let find = |config: &str, host: &str, known: &str| {
+            std::fs::write(&file, config).unwrap();
+            asked.borrow_mut().clear();
+            let help = |helper: &str, name: &str| {
+                asked.borrow_mut().push(format!("{helper} {name}"));
+                let user = || Credentials { user: helper.to_owned(), password: "p".to_owned() };
+                Ok((name == known).then(user))
+            };
+            find_with(host, "library/debian", std::slice::from_ref(&file), &help).unwrap().map(|found| found.user)
+        };
+        let hub = "https://index.docker.io/v1/";
+        let store = r#"{"credsStore":"store"}"#;
+        assert_eq!(find(store, "docker.io", hub).as_deref(), Some("store"));
+        assert_eq!(find(store, "docker.io", "docker.io").as_deref(), Some("store"));
+        assert_eq!(find(store, "docker.io", "other"), None);
+        assert_eq!(*asked.borrow(), [format!("store {hub}"), "store docker.io".to_owned()]);
+        let helpers = format!(r#"{{"credHelpers":{{"{hub}":"own"}},"credsStore":"store"}}"#);
+        assert_eq!(find(&helpers, "docker.io", hub).as_deref(), Some("own"));
+        assert_eq!(find(store, "example.org", "example.org").as_deref(), Some("store"));
+        assert_eq!(*asked.borrow(), ["store example.org"]);
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn at_each<T>(
     cancel: &Cancel,
     ask: impl Fn(&Endpoint<'_>) -> Result<T, ImageError>,
 ) -> Result<T, ImageError> {
-    let credentials = credentials::find(&reference.host, &access.auth_files)?;
+    let credentials = credentials::find(&reference.host, &reference.repository, &access.auth_files)?;
     let mut last = None;
     for (base, own) in access.bases(reference) {
         // A mirror gets no credentials: they are for the registry.

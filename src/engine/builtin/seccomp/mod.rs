@@ -13,11 +13,19 @@ use numbers::Architecture;
 use profile::Rule;
 
 /// `profiles/seccomp/default.json` of moby 20.10, Apache-2.0 (see the licence file beside it).
-const DOCKER_DEFAULT: &str = include_str!("default.json");
+pub(crate) const DOCKER_DEFAULT: &str = include_str!("default.json");
+
+/// `pkg/seccomp/seccomp.json` of containers-common 0.50, which podman 4.3 applies; Apache-2.0 (see the licence file beside it).
+pub(crate) const PODMAN_DEFAULT: &str = include_str!("podman.json");
 
 /// Docker's default profile.
 pub(crate) fn docker_default() -> Result<Profile, ProfileError> {
     Profile::parse(DOCKER_DEFAULT)
+}
+
+/// Podman's default profile.
+pub(crate) fn podman_default() -> Result<Profile, ProfileError> {
+    Profile::parse(PODMAN_DEFAULT)
 }
 
 /// The filter program for a profile: `struct sock_filter` after `struct sock_filter`, in the machine's byte order.
