@@ -1,7 +1,7 @@
 //! Reaching an engine: TLS with the right, a wrong and an expired certificate on either side, contexts, sockets that are
 //! absent, closed, forbidden, or not an engine's.
 //!
-//! Root, dockerd, openssl, nsenter and busybox-static are needed; what is absent fails the test.
+//! Root, dockerd, openssl and busybox-static are needed; what is absent fails the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

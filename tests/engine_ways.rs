@@ -1,5 +1,4 @@
-//! One daemon by three ways: its socket here, the same socket over SSH, TLS. Needs root, docker, openssl, nsenter and the
-//! fixtures.
+//! One daemon by three ways: its socket here, the same socket over SSH, TLS. Needs root, docker, openssl and the fixtures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;

@@ -1,5 +1,5 @@
 //! Hosts of which only an engine's endpoint is known: a socket, a port with TLS, a context of docker's command line. Needs
-//! root, docker, openssl and nsenter.
+//! root, docker and openssl.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod engine_support;

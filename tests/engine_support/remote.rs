@@ -1,14 +1,16 @@
-//! A daemon that is reached over TLS, certificates for it, and contexts of docker's command line. Openssl and nsenter are
-//! needed.
+//! A daemon that is reached over TLS, certificates for it, and contexts of docker's command line. Openssl is needed.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sha2::{Digest, Sha256};
 
-use super::{BUSYBOX, Daemon};
+use super::Daemon;
 
 pub fn openssl(dir: &Path, line: &str) {
     let done =
@@ -59,25 +61,29 @@ impl Remote {
         let mut extra = vec!["-H", "tcp://127.0.0.1:2376", "--tlsverify"];
         extra.extend(certificate.iter().map(String::as_str));
         let daemon = Daemon::docker(dir, "/bin/busybox ifconfig lo up;", &extra);
+        let network = File::open(format!("/proc/{}/ns/net", daemon.child.id())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let pid = daemon.child.id().to_string();
-        // Ends with the test's process; each connection crosses into the namespace by a process of its own.
+        // Ends with the test's process. A socket stays in the network its thread was in when it was made.
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let back = OwnedFd::from(stream.try_clone().unwrap());
-                let mut relay = Command::new("nsenter")
-                    .args(["-t", &pid, "-n", BUSYBOX, "nc", "127.0.0.1", "2376"])
-                    .stdin(OwnedFd::from(stream))
-                    .stdout(back)
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .expect("nsenter is installed");
-                std::thread::spawn(move || relay.wait());
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect("127.0.0.1:2376") else { continue };
+                relay(near.try_clone().unwrap(), far.try_clone().unwrap());
+                relay(far, near);
             }
         });
         Self { daemon, port }
     }
+}
+
+/// Passes on what one side says until it ends, and that it ended.
+fn relay(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        // A connection that is reset has ended too.
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
 }
 
 /// A context as `docker context create` writes it: <https://docs.docker.com/engine/manage-resources/contexts/>. `keys` are a
