@@ -7,11 +7,13 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::BollardRequest;
 use bollard::errors::Error;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
@@ -112,17 +114,33 @@ where
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // The task ends with the connection, and the connection when the response (or the attached stream) is dropped.
-    let connection = tokio::spawn(connection.with_upgrades());
+    let mut connection = tokio::spawn(connection.with_upgrades());
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     *request.uri_mut() = path.parse::<Uri>()?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("engine"));
-    match sender.send_request(request).await {
+    let mut sending = pin!(sender.send_request(request));
+    // By the connection too: where it ends just while it is asked, hyper leaves whoever asked waiting for as long as
+    // `sender` lives: <https://github.com/hyperium/hyper/issues/4122>.
+    let (answered, ended) = tokio::select! {
+        biased;
+        answered = &mut sending => (Some(answered), None),
+        ended = &mut connection => (sending.now_or_never(), Some(ended)),
+    };
+    match answered {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(error)) if !error.is_canceled() => Err(error.into()),
         // The connection ended before it was asked anything, and only it knows why: a server that wants another
         // certificate says so after the handshake, as TLS 1.3 has it.
-        Err(canceled) if canceled.is_canceled() => match connection.await {
-            Ok(Err(why)) => Err(why.into()),
-            _ => Err(canceled.into()),
-        },
-        answered => Ok(answered?),
+        canceled => {
+            let ended = match ended {
+                Some(ended) => ended,
+                None => connection.await,
+            };
+            match (ended, canceled) {
+                (Ok(Err(why)), _) => Err(why.into()),
+                (_, Some(Err(canceled))) => Err(canceled.into()),
+                _ => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            }
+        }
     }
 }
