@@ -232,16 +232,14 @@ fn limited() -> Seen {
 /// Must and should of these groups that do not pass, as `id: what was seen`.
 fn failures(seen: &Seen, least: Requirement) -> Vec<String> {
     let report = abicus::collect::parse(seen.raw.as_bytes());
-    let judged = judge_cell(
-        Catalogue::built_in(),
-        &report.observations,
-        &Rosters::default().unreported(&report.probes, &report.observations),
-        &report.faults,
-    );
-    let failed = judged.outcomes.iter().filter(|(id, outcome)| {
-        ours(id.as_str()) && outcome.word() == "fail" && Catalogue::built_in().row(id).unwrap().requirement >= least
+    let unreported = Rosters::default().unreported(&report.probes, &report.observations);
+    let judged = judge_cell(Catalogue::built_in(), &report.observations, &unreported, &report.faults);
+    let failed = judged.checks.iter().filter(|one| {
+        ours(one.check.as_str())
+            && one.outcome.word() == "fail"
+            && Catalogue::built_in().row(one.check).unwrap().requirement >= least
     });
-    failed.map(|(id, _)| format!("{id}: {}", seen.saw(id.as_str()))).collect()
+    failed.map(|one| format!("{}: {}", one.check, seen.saw(one.check.as_str()))).collect()
 }
 
 #[test]

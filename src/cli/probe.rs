@@ -13,7 +13,7 @@ use crate::collect;
 use crate::execute::{command, materialize};
 use crate::host::{self, Local};
 use crate::judge::roster::Rosters;
-use crate::judge::{Outcome, Verdict, judge_cell};
+use crate::judge::{JudgedCheck, Outcome, Verdict, judge_cell};
 
 /// How long all probes together may take.
 const TIME: Duration = Duration::from_secs(180);
@@ -67,12 +67,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
         return Err(Error::Usage { message: format!("the probe {how}"), help: None });
     }
     let report = collect::parse(&output.stdout);
-    let judged = judge_cell(
-        Catalogue::built_in(),
-        &report.observations,
-        &Rosters::default().unreported(&report.probes, &report.observations),
-        &report.faults,
-    );
+    let unreported = Rosters::default().unreported(&report.probes, &report.observations);
+    let judged = judge_cell(Catalogue::built_in(), &report.observations, &unreported, &report.faults);
     if !arguments.raw {
         print_outcomes(&arguments, &report, &judged)?;
     }
@@ -86,17 +82,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, Error> {
 fn print_outcomes(
     arguments: &Arguments,
     report: &collect::Report,
-    judged: &crate::judge::JudgedCell,
+    judged: &crate::judge::JudgedCell<'_>,
 ) -> Result<(), Error> {
     let mut rows = table(&["check", "outcome", "seen", "what it asks"]);
-    for (id, outcome) in &judged.outcomes {
+    for JudgedCheck { check: id, seen, outcome } in &judged.checks {
         let what = match outcome {
             Outcome::Fail { failure } => failure.to_string(),
             Outcome::Skip { why } => why.clone(),
             Outcome::Error { fault } => fault.to_string(),
-            Outcome::Pass | Outcome::Miss => {
-                report.observations.get(id).map(|seen| seen.saw.to_string()).unwrap_or_default()
-            }
+            Outcome::Pass | Outcome::Miss => seen.map(|seen| seen.saw.to_string()).unwrap_or_default(),
         };
         if arguments.all || matches!(outcome, Outcome::Fail { .. } | Outcome::Error { .. }) {
             let title = Catalogue::built_in().row(id).map(|check| check.title.clone()).unwrap_or_default();

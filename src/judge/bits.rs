@@ -37,6 +37,12 @@ impl Bits {
         self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
     }
 
+    /// How many are in this and in both others.
+    pub fn count_and_both(&self, one: &Self, other: &Self) -> usize {
+        let words = self.0.iter().zip(&one.0).zip(&other.0);
+        words.map(|((a, b), c)| (a & b & c).count_ones() as usize).sum()
+    }
+
     /// What is in both.
     pub fn and(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::table;
 use super::bits::Bits;
 use super::blame::{Answer, Around, Controls, Layer, Others, layers, missing, narrowed};
-use super::kin::{Kin, Passing};
+use super::kin::{Kin, Passing, number};
 use super::learn::{Learned, Table};
 use crate::engine::Facts;
 use crate::id::{CellId, EngineId, HostId, ImageId};
@@ -78,16 +78,43 @@ pub struct Places {
 
 /// What was counted for one failure.
 #[derive(Default)]
-struct Memory<'a> {
+struct Memory {
     passing: Passing,
-    images: HashMap<&'a HostId, ImagesOfHost<'a>>,
+    /// By number of the host.
+    images: HashMap<usize, ImagesOfHost>,
 }
 
-/// Whether a check fails in each image of a host, and how many it fails in.
+/// Whether a check fails in each image of a host, by number of the image, and how many it fails in.
 #[derive(Default)]
-struct ImagesOfHost<'a> {
-    fails: HashMap<&'a ImageId, bool>,
+struct ImagesOfHost {
+    fails: HashMap<usize, bool>,
     failing: usize,
+}
+
+/// Numbers of hosts, engines and images: what is compared for each of a hundred thousand cells is not compared as text.
+#[derive(Debug, Default)]
+struct Numbers<'a> {
+    hosts: HashMap<&'a HostId, usize>,
+    engines: HashMap<&'a EngineId, usize>,
+    images: HashMap<&'a ImageId, usize>,
+}
+
+/// The numbers of one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Parts {
+    host: usize,
+    engine: usize,
+    image: usize,
+}
+
+impl<'a> Numbers<'a> {
+    fn of(&mut self, cell: &'a CellId) -> Parts {
+        Parts {
+            host: number(&mut self.hosts, &cell.host),
+            engine: number(&mut self.engines, &cell.engine),
+            image: number(&mut self.images, &cell.image),
+        }
+    }
 }
 
 /// The cells of a run, ready to be asked about.
@@ -100,11 +127,13 @@ pub struct Causes<'a> {
     scratch: Option<&'a ImageId>,
     /// Positions of the cells the user asked for.
     asked: Vec<usize>,
-    /// The same by host and engine, and by host and image.
-    under: HashMap<(&'a HostId, &'a EngineId), Vec<usize>>,
-    with: HashMap<(&'a HostId, &'a ImageId), Vec<usize>>,
+    /// For each cell, its parts.
+    parts: Vec<Parts>,
+    /// Asked cells by host and engine, and by host and image.
+    under: HashMap<(usize, usize), Vec<usize>>,
+    with: HashMap<(usize, usize), Vec<usize>>,
     /// All cells by host, controls too.
-    on: HashMap<&'a HostId, Vec<usize>>,
+    on: Vec<Vec<usize>>,
     /// For each asked cell, the group of cells that no attribute tells apart: a thousand equal hosts are one.
     group_of: Vec<usize>,
     table: Table,
@@ -117,21 +146,23 @@ impl<'a> Causes<'a> {
     pub fn new(subjects: Vec<Subject<'a>>, controls: Option<&'a ControlNames>) -> Self {
         let asked: Vec<usize> = (0..subjects.len()).filter(|&at| !subjects[at].role.is_control()).collect();
         let (group_of, table) = table(&asked.iter().map(|&at| &subjects[at]).collect::<Vec<_>>());
-        let mut under: HashMap<_, Vec<usize>> = HashMap::new();
-        let mut with: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut numbers = Numbers::default();
+        let parts: Vec<Parts> = subjects.iter().map(|subject| numbers.of(subject.cell)).collect();
+        let (mut under, mut with): (HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>) = Default::default();
         for &at in &asked {
-            let cell = subjects[at].cell;
-            under.entry((&cell.host, &cell.engine)).or_default().push(at);
-            with.entry((&cell.host, &cell.image)).or_default().push(at);
+            let Parts { host, engine, image } = parts[at];
+            under.entry((host, engine)).or_default().push(at);
+            with.entry((host, image)).or_default().push(at);
         }
-        let mut on: HashMap<_, Vec<usize>> = HashMap::new();
-        for (at, subject) in subjects.iter().enumerate() {
-            on.entry(&subject.cell.host).or_default().push(at);
+        let mut on = vec![vec![]; numbers.hosts.len()];
+        for (at, parts) in parts.iter().enumerate() {
+            on[parts.host].push(at);
         }
         let kin = Kin::new(&subjects);
-        let places = places(&subjects, controls, &kin);
+        let places = places(&subjects, &parts, &numbers, controls, &kin);
         let scratch = controls.map(|names| &names.scratch);
-        Self { places, controls: controls.is_some(), scratch, subjects, asked, under, with, on, group_of, table, kin }
+        let controls = controls.is_some();
+        Self { places, controls, scratch, subjects, asked, parts, under, with, on, group_of, table, kin }
     }
 
     /// Positions of the asked cells among the subjects, and the group of each.
@@ -216,7 +247,7 @@ impl<'a> Causes<'a> {
     }
 
     /// The same for one of many cells: what is counted for one is remembered for the next.
-    fn blame_with(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory<'a>) -> Blame {
+    fn blame_with(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory) -> Blame {
         let subject = &self.subjects[at];
         let answer = |at: Option<usize>| match at.and_then(|at| fails[at]) {
             Some(true) => Answer::Fails,
@@ -258,16 +289,16 @@ impl<'a> Causes<'a> {
     /// A cell the check passes in that differs from this one in the fewest things: same host and image, or same host and
     /// engine.
     pub fn neighbour(&self, at: usize, fails: &[Option<bool>]) -> Option<usize> {
-        let cell = self.subjects[at].cell;
-        let with = self.with.get(&(&cell.host, &cell.image)).into_iter().flatten();
-        let under = self.under.get(&(&cell.host, &cell.engine)).into_iter().flatten();
+        let Parts { host, engine, image } = self.parts[at];
+        let with = self.with.get(&(host, image)).into_iter().flatten();
+        let under = self.under.get(&(host, engine)).into_iter().flatten();
         with.chain(under).copied().find(|&other| fails[other] == Some(false))
     }
 
     /// Whether the check passes in the same image under another engine that was asked for.
     fn elsewhere(&self, at: usize, fails: &[Option<bool>]) -> bool {
-        let cell = self.subjects[at].cell;
-        let others = self.with.get(&(&cell.host, &cell.image)).into_iter().flatten();
+        let Parts { host, image, .. } = self.parts[at];
+        let others = self.with.get(&(host, image)).into_iter().flatten();
         others.into_iter().any(|&other| other != at && fails[other] == Some(false))
     }
 
@@ -281,20 +312,20 @@ impl<'a> Causes<'a> {
 
     /// What other images on the same host say; one that passes under any engine passes. Natively the host's own C library
     /// answers: it counts where it fails.
-    fn images_here(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory<'a>) -> Others {
-        let cell = self.subjects[at].cell;
-        let images = memory.images.entry(&cell.host).or_insert_with(|| {
+    fn images_here(&self, at: usize, fails: &[Option<bool>], memory: &mut Memory) -> Others {
+        let Parts { host, image, .. } = self.parts[at];
+        let images = memory.images.entry(host).or_insert_with(|| {
             let mut images = ImagesOfHost::default();
-            for &other in self.on.get(&cell.host).into_iter().flatten() {
-                let image = &self.subjects[other].cell.image;
-                if let Some(fails) = fails[other].filter(|fails| *fails || !image.is_none()) {
-                    *images.fails.entry(image).or_insert(true) &= fails;
+            for &other in &self.on[host] {
+                let none = self.subjects[other].cell.image.is_none();
+                if let Some(fails) = fails[other].filter(|fails| *fails || !none) {
+                    *images.fails.entry(self.parts[other].image).or_insert(true) &= fails;
                 }
             }
             images.failing = images.fails.values().filter(|fails| **fails).count();
             images
         });
-        let own = images.fails.get(&cell.image).copied();
+        let own = images.fails.get(&image).copied();
         let failing = images.failing - usize::from(own == Some(true));
         let all = images.fails.len() - usize::from(own.is_some());
         spoken(failing, all)
@@ -302,8 +333,8 @@ impl<'a> Causes<'a> {
 
     /// Whether the check fails in the other images under one engine on one host.
     fn siblings(&self, at: usize, fails: &[Option<bool>]) -> Vec<bool> {
-        let cell = self.subjects[at].cell;
-        let others = self.under.get(&(&cell.host, &cell.engine)).into_iter().flatten();
+        let Parts { host, engine, .. } = self.parts[at];
+        let others = self.under.get(&(host, engine)).into_iter().flatten();
         others.into_iter().filter(|&&other| other != at).filter_map(|&other| fails[other]).collect()
     }
 
@@ -368,19 +399,23 @@ pub fn labels(counts: &[(u32, u32)]) -> (Bits, Bits) {
 
 /// Where the controls of each cell are. A cell is no control of itself. A control without policy that ran on another host of the
 /// same class serves all of them.
-fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>, kin: &Kin) -> Vec<Places> {
+fn places(
+    subjects: &[Subject<'_>],
+    parts: &[Parts],
+    numbers: &Numbers<'_>,
+    controls: Option<&ControlNames>,
+    kin: &Kin,
+) -> Vec<Places> {
     let Some(names) = controls else { return vec![Places::default(); subjects.len()] };
-    let none = ImageId::none();
-    let by_name: HashMap<(&HostId, &EngineId, &ImageId), usize> = subjects
-        .iter()
-        .enumerate()
-        .map(|(at, subject)| ((&subject.cell.host, &subject.cell.engine, &subject.cell.image), at))
-        .collect();
+    let by_parts: HashMap<Parts, usize> = parts.iter().copied().zip(0..).collect();
+    let (native, no_policy) = (numbers.engines.get(&names.native), numbers.engines.get(&names.no_policy));
+    let (none, scratch) = (numbers.images.get(&ImageId::none()), numbers.images.get(&names.scratch));
     let mut shared: HashMap<(usize, usize), usize> = HashMap::new();
-    for (at, _) in
-        subjects.iter().enumerate().filter(|(_, subject)| subject.ran && subject.cell.engine == names.no_policy)
-    {
-        if let Some(kind) = kin.kind(at) {
+    for (at, subject) in subjects.iter().enumerate() {
+        if subject.ran
+            && Some(&parts[at].engine) == no_policy
+            && let Some(kind) = kin.kind(at)
+        {
             shared.entry(kind).or_insert(at);
         }
     }
@@ -388,18 +423,19 @@ fn places(subjects: &[Subject<'_>], controls: Option<&ControlNames>, kin: &Kin) 
         true => own,
         false => kin.kind(own).and_then(|kind| shared.get(&kind).copied()).unwrap_or(own),
     };
-    let place = |(at, subject): (usize, &Subject<'_>)| {
-        let (host, engine, image) = (&subject.cell.host, &subject.cell.engine, &subject.cell.image);
-        let find = |engine: &EngineId, image: &ImageId| by_name.get(&(host, engine, image)).copied();
+    let place = |(at, &Parts { host, engine, image }): (usize, &Parts)| {
+        let find = |engine: Option<&usize>, image: Option<&usize>| {
+            by_parts.get(&Parts { host, engine: *engine?, image: *image? }).copied()
+        };
         let other = |found: Option<usize>| found.filter(|&found| found != at);
         Places {
-            native: other(find(&names.native, &none)),
-            scratch: other(find(engine, &names.scratch)),
+            native: other(find(native, none)),
+            scratch: other(find(Some(&engine), scratch)),
             // A cell without policy has none to be cleared of.
-            no_policy: find(&names.no_policy, image).map(ran),
+            no_policy: find(no_policy, Some(&image)).map(ran),
         }
     };
-    subjects.iter().enumerate().map(place).collect()
+    parts.iter().enumerate().map(place).collect()
 }
 
 #[cfg(test)]

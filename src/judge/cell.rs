@@ -1,13 +1,11 @@
 //! All observations of one cell → outcomes, counts and a verdict.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::roster::Unreported;
 use super::{Outcome, judge};
-use crate::catalog::{Catalogue, Requirement};
-use crate::collect::Observations;
+use crate::catalog::{Catalogue, Check, Requirement};
+use crate::collect::{Observation, Observations};
 use crate::fault::Fault;
 use crate::id::CheckId;
 
@@ -77,40 +75,56 @@ pub struct Counts {
     pub waived: usize,
 }
 
+/// One check of a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedCheck<'a> {
+    /// Which.
+    pub check: &'a CheckId,
+    /// What was seen, where it was reported.
+    pub seen: Option<&'a Observation>,
+    /// What it comes to.
+    pub outcome: Outcome,
+}
+
 /// The outcomes of one cell.
 #[derive(Debug, Clone, PartialEq)]
-pub struct JudgedCell {
+pub struct JudgedCell<'a> {
     /// What it comes to.
     pub verdict: Verdict,
     /// How many checks came to what.
     pub counts: Counts,
-    /// Outcome by check.
-    pub outcomes: BTreeMap<CheckId, Outcome>,
+    /// In order of id.
+    pub checks: Vec<JudgedCheck<'a>>,
 }
 
 /// Judges a cell that delivered something: what it saw, what it did not report, and what broke while it did.
-pub fn judge_cell(
+pub fn judge_cell<'a>(
     catalogue: &Catalogue,
-    observations: &Observations,
-    unreported: &Unreported,
+    observations: &'a Observations,
+    unreported: &'a Unreported,
     faults: &[Fault],
-) -> JudgedCell {
-    let mut outcomes = BTreeMap::new();
+) -> JudgedCell<'a> {
     let mut counts = Counts { miss: unreported.unnamed, ..Counts::default() };
-    let seen = observations.iter().map(|(id, observation)| {
-        let outcome = match catalogue.row(id) {
-            Some(check) => judge(check, observation),
-            // A newer abicus asked it: what passing means is not known here, so nothing is claimed.
-            None => Outcome::Skip { why: UNKNOWN_CHECK.to_owned() },
-        };
-        (id, outcome)
-    });
-    let unseen = unreported.outcomes.iter().map(|(id, outcome)| (id, outcome.clone()));
-    for (id, outcome) in seen.chain(unseen) {
-        counts.add(&outcome, catalogue.requirement(id));
-        outcomes.insert(id.clone(), outcome);
-    }
-    JudgedCell { verdict: counts.verdict(faults), counts, outcomes }
+    let mut count = |outcome: &Outcome, row: Option<&Check>| {
+        counts.add(outcome, row.map_or(Requirement::May, |row| row.requirement));
+    };
+    let seen = observations.iter().map(|(check, seen)| (check, Some(seen)));
+    let mut checks: Vec<JudgedCheck<'a>> = seen
+        .chain(unreported.outcomes.keys().map(|check| (check, None)))
+        .map(|(check, seen)| {
+            let row = catalogue.row(check);
+            let outcome = match (row, seen) {
+                (Some(row), Some(seen)) => judge(row, seen),
+                // A newer abicus asked it: what passing means is not known here, so nothing is claimed.
+                (None, Some(_)) => Outcome::Skip { why: UNKNOWN_CHECK.to_owned() },
+                (_, None) => unreported.outcomes[check].clone(),
+            };
+            count(&outcome, row);
+            JudgedCheck { check, seen, outcome }
+        })
+        .collect();
+    checks.sort_by(|a, b| a.check.cmp(b.check));
+    JudgedCell { verdict: counts.verdict(faults), counts, checks }
 }
 
 impl Counts {
@@ -181,8 +195,8 @@ mod tests {
 
     #[test]
     fn nothing_reported_is_never_a_pass() {
-        let judged = judge_cell(&Catalogue::default(), &Observations::new(), &Unreported::default(), &[]);
-        assert_eq!(judged.verdict, Verdict::Miss);
+        let (seen, unreported) = (Observations::new(), Unreported::default());
+        assert_eq!(judge_cell(&Catalogue::default(), &seen, &unreported, &[]).verdict, Verdict::Miss);
     }
 
     #[test]
@@ -192,13 +206,15 @@ mod tests {
         let mut observations: Observations =
             [("t.must".parse().unwrap(), seen(Saw::Ok)), ("new.check".parse().unwrap(), seen(Saw::Errno { errno: 1 }))]
                 .into();
-        let judged = judge_cell(&catalogue, &observations, &Unreported::default(), &[]);
+        let none = Unreported::default();
+        let judged = judge_cell(&catalogue, &observations, &none, &[]);
         assert_eq!(judged.verdict, Verdict::Pass);
         assert_eq!((judged.counts.pass, judged.counts.skip), (1, 1));
         let why = Outcome::Skip { why: UNKNOWN_CHECK.to_owned() };
-        assert_eq!(judged.outcomes[&"new.check".parse().unwrap()], why);
+        let outcomes: Vec<_> = judged.checks.iter().map(|one| (one.check.as_str(), &one.outcome)).collect();
+        assert_eq!(outcomes, [("new.check", &why), ("t.must", &Outcome::Pass)]);
         observations.remove(&"t.must".parse().unwrap());
-        let judged = judge_cell(&catalogue, &observations, &Unreported::default(), &[]);
+        let judged = judge_cell(&catalogue, &observations, &none, &[]);
         assert_eq!(judged.verdict, Verdict::Miss, "nothing that could be judged is not a pass");
     }
 

@@ -2,6 +2,7 @@
 //! run. Out: whether a check that fails in one passes in another. Pure.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::cause::Subject;
 use crate::engine::Facts;
@@ -38,23 +39,22 @@ impl Kin {
     /// Finds them.
     pub fn new(subjects: &[Subject<'_>]) -> Self {
         // Cells share facts of their parts, so each is looked at once.
-        let mut classes: HashMap<*const Facts, String> = HashMap::new();
-        let mut engines: HashMap<*const Facts, Option<String>> = HashMap::new();
-        let mut class_numbers: HashMap<String, usize> = HashMap::new();
-        let mut engine_numbers: HashMap<(&EngineId, String), usize> = HashMap::new();
+        let mut classes: HashMap<*const Facts, usize> = HashMap::new();
+        let mut engines: HashMap<(*const Facts, &EngineId), Option<usize>> = HashMap::new();
+        let (mut class_numbers, mut engine_numbers) = (HashMap::new(), HashMap::new());
         let mut numbers: HashMap<(usize, &ImageId), usize> = HashMap::new();
         let mut sets: Vec<Vec<usize>> = vec![];
         let mut of = vec![None; subjects.len()];
         for (at, subject) in subjects.iter().enumerate() {
             let (Some(host), Some(engine)) = (subject.host, subject.engine) else { continue };
-            let Some(program) = engines.entry(std::ptr::from_ref(engine)).or_insert_with(|| program(engine)) else {
+            let name = &subject.cell.engine;
+            let known = engines.entry((std::ptr::from_ref(engine), name));
+            let Some(engine) = *known.or_insert_with(|| Some(number(&mut engine_numbers, (name, program(engine)?))))
+            else {
                 continue;
             };
-            let class = classes.entry(std::ptr::from_ref(host)).or_insert_with(|| class(host));
-            let next = class_numbers.len();
-            let class = *class_numbers.entry(class.clone()).or_insert(next);
-            let next = engine_numbers.len();
-            let engine = *engine_numbers.entry((&subject.cell.engine, program.clone())).or_insert(next);
+            let known = classes.entry(std::ptr::from_ref(host));
+            let class = *known.or_insert_with(|| number(&mut class_numbers, class(host)));
             let set = *numbers.entry((engine, &subject.cell.image)).or_insert_with(|| {
                 sets.push(vec![]);
                 sets.len() - 1
@@ -86,6 +86,12 @@ impl Kin {
         });
         more || first.is_some_and(|first| first != class)
     }
+}
+
+/// Of what is equal, the same number.
+pub(super) fn number<T: Eq + Hash>(numbers: &mut HashMap<T, usize>, of: T) -> usize {
+    let next = numbers.len();
+    *numbers.entry(of).or_insert(next)
 }
 
 /// What an engine is, where that is known.

@@ -187,47 +187,46 @@ impl Table {
 
     fn best(&self, left: &Bits, fails: &Bits, passes: &Bits, purity: f64) -> Option<Rule> {
         let wanted = left.count() as f64;
-        let full = Bits::full(self.groups);
-        let mut beam = vec![Partial { literals: vec![], covers: full, cost: 0.0, score: f64::NEG_INFINITY }];
-        let mut best: Option<Partial> = None;
+        let mut beam = vec![Partial { literals: vec![], covers: Bits::full(self.groups), cost: 0.0 }];
+        let mut best: Option<(Partial, f64)> = None;
         for _ in 0..MAX_DEPTH {
-            let mut seen: HashSet<Bits> = HashSet::new();
-            let mut next: Vec<Partial> = vec![];
-            for partial in &beam {
+            let mut steps: Vec<Step> = vec![];
+            for (from, partial) in beam.iter().enumerate() {
                 for (index, (literal, bits, cost)) in self.literals.iter().enumerate() {
                     if partial.mentions(literal, self) {
                         continue;
                     }
-                    let gained = partial.covers.count_and(&bits.and(left));
-                    // A literal that covers nothing, or takes nothing away, is no step.
-                    if gained == 0 {
+                    let gained = partial.covers.count_and_both(bits, left) as f64;
+                    let cost = partial.cost + cost;
+                    let limit = gained / wanted - LITERAL_COST * cost;
+                    // A literal that covers nothing is no step, nor one after which the best can no more be reached.
+                    if gained == 0.0 || best.as_ref().is_some_and(|(_, best)| limit <= *best) {
                         continue;
                     }
-                    let covers = partial.covers.and(bits);
-                    let failing = covers.count_and(fails);
-                    let passing = covers.count_and(passes);
-                    let pure = failing as f64 / (failing + passing) as f64;
-                    let cost = partial.cost + cost;
-                    let score = gained as f64 / wanted - 2.0 * (1.0 - pure) - LITERAL_COST * cost;
-                    let candidate = || Partial {
-                        literals: partial.literals.iter().copied().chain([index]).collect(),
-                        covers: covers.clone(),
-                        cost,
-                        score,
-                    };
-                    if pure >= purity && best.as_ref().is_none_or(|best| score > best.score) {
-                        best = Some(candidate());
+                    let failing = partial.covers.count_and_both(bits, fails) as f64;
+                    let passing = partial.covers.count_and_both(bits, passes) as f64;
+                    let pure = failing / (failing + passing);
+                    let score = limit - 2.0 * (1.0 - pure);
+                    if pure >= purity && best.as_ref().is_none_or(|(_, best)| score > *best) {
+                        best = Some((partial.and(index, bits, cost), score));
                     }
-                    next.push(candidate());
+                    steps.push(Step { from, index, cost, score });
                 }
             }
-            next.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.literals.cmp(&b.literals)));
-            next.retain(|partial| seen.insert(partial.covers.clone()));
-            next.truncate(BEAM);
-            beam = next;
+            steps.sort_by(|a, b| {
+                let literals = |step: &Step| (&beam[step.from].literals, step.index);
+                b.score.total_cmp(&a.score).then_with(|| literals(a).cmp(&literals(b)))
+            });
+            let mut seen: HashSet<Bits> = HashSet::new();
+            beam = steps
+                .iter()
+                .map(|step| beam[step.from].and(step.index, &self.literals[step.index].1, step.cost))
+                .filter(|partial| seen.insert(partial.covers.clone()))
+                .take(BEAM)
+                .collect();
         }
         let domain = fails.or(passes);
-        best.map(|best| self.rule(best, &domain))
+        best.map(|(best, _)| self.rule(best, &domain))
     }
 
     /// Finds, for each literal, what could stand in its place without a difference in the groups at hand.
@@ -292,14 +291,28 @@ impl Test {
     }
 }
 
+/// A conjunction on its way to a rule.
 struct Partial {
     literals: Vec<usize>,
     covers: Bits,
+    cost: f64,
+}
+
+/// A literal more for one of the beam, not yet made.
+struct Step {
+    from: usize,
+    index: usize,
     cost: f64,
     score: f64,
 }
 
 impl Partial {
+    /// With one literal more.
+    fn and(&self, index: usize, bits: &Bits, cost: f64) -> Self {
+        let literals = self.literals.iter().copied().chain([index]).collect();
+        Self { literals, covers: self.covers.and(bits), cost }
+    }
+
     /// One literal per attribute and direction.
     fn mentions(&self, literal: &Literal, table: &Table) -> bool {
         self.literals.iter().any(|index| {

@@ -20,7 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use cell::{Counts, JudgedCell, UNKNOWN_CHECK, Verdict, judge_cell};
+pub use cell::{Counts, JudgedCell, JudgedCheck, UNKNOWN_CHECK, Verdict, judge_cell};
 pub use contract::judge;
 
 use crate::fault::Fault;

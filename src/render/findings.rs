@@ -159,7 +159,7 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    for ((kind, host), checks) in stray(view, &inquiry, strays) {
+    for ((kind, host), checks) in stray(view, strays) {
         let condition = host.map(|host| format!("host={}", view.hosts[host]));
         findings.push(finding(view, &inquiry, kind, &Cause { condition, ..Cause::default() }, checks));
     }
@@ -244,29 +244,34 @@ fn columns(view: &View<'_>, inquiry: &Inquiry<'_, '_>) -> Vec<Column> {
 }
 
 /// What fails only against the majority of like cells: by the one host it fails on, and the rest.
-fn stray(
-    view: &View<'_>,
-    inquiry: &Inquiry<'_, '_>,
-    columns: Vec<Column>,
-) -> BTreeMap<(Kind, Option<usize>), Vec<usize>> {
+fn stray(view: &View<'_>, columns: Vec<Column>) -> BTreeMap<(Kind, Option<usize>), Vec<usize>> {
+    // Few cells fail, so they are looked for, and what else was answered only on a host that has most of them.
+    let mut of_vector: Vec<Vec<usize>> = vec![vec![]; view.vectors.len()];
+    let mut on_host: Vec<Vec<usize>> = vec![vec![]; view.hosts.len()];
+    for cell in view.asked() {
+        if let Some(vector) = cell.vector {
+            of_vector[vector].push(cell.host);
+            on_host[cell.host].push(vector);
+        }
+    }
+    let one_host = |check: usize| {
+        let fails = |vector: usize| view.answer(vector, check).and_then(super::Seen::verdict);
+        let mut failing: HashMap<usize, usize> = HashMap::new();
+        for (_, hosts) in of_vector.iter().enumerate().filter(|&(vector, _)| fails(vector) == Some(true)) {
+            for host in hosts {
+                *failing.entry(*host).or_default() += 1;
+            }
+        }
+        let all: usize = failing.values().sum();
+        let (host, failing) = failing.into_iter().max_by_key(|(_, failing)| *failing)?;
+        let of = on_host[host].iter().filter(|vector| fails(**vector).is_some()).count();
+        (failing as f64 >= ONE_HOST * of as f64 && failing as f64 >= ONE_HOST * all as f64).then_some(host)
+    };
     let buckets: Vec<((Kind, Option<usize>), usize)> = columns
         .into_par_iter()
-        .map(|column| {
-            let fails = inquiry.fails(column.check);
-            let mut hosts = vec![(0usize, 0usize); view.hosts.len()];
-            let asked = view.cells.iter().zip(&fails).filter(|(cell, _)| !cell.role.is_control());
-            for (cell, fails) in asked.filter_map(|(cell, fails)| Some((cell, (*fails)?))) {
-                hosts[cell.host].0 += usize::from(fails);
-                hosts[cell.host].1 += 1;
-            }
-            let all: usize = hosts.iter().map(|(failing, _)| failing).sum();
-            let most = |&(_, &(failing, of)): &(usize, &(usize, usize))| {
-                failing as f64 >= ONE_HOST * of as f64 && failing as f64 >= ONE_HOST * all as f64
-            };
-            match hosts.iter().enumerate().find(most) {
-                Some((host, _)) => ((Kind::OneHost, Some(host)), column.check),
-                None => ((Kind::Scattered, None), column.check),
-            }
+        .map(|column| match one_host(column.check) {
+            Some(host) => ((Kind::OneHost, Some(host)), column.check),
+            None => ((Kind::Scattered, None), column.check),
         })
         .collect();
     let mut by_kind: BTreeMap<_, Vec<usize>> = BTreeMap::new();

@@ -25,14 +25,19 @@ pub type Fails = Vec<Option<bool>>;
 impl<'v, 'a> Inquiry<'v, 'a> {
     /// Learns what the cells have in common.
     pub fn new(view: &'v View<'a>) -> Self {
+        // Cells share hosts, engines and images: each is looked up once.
         let facts = |known: Option<&'v Known>| known.map(|known| &known.facts);
+        let hosts: Vec<_> = view.hosts.iter().map(|host| facts(view.host(host))).collect();
+        let images: Vec<_> = view.images.iter().map(|image| facts(view.image(image))).collect();
+        let on = |host| view.engines.iter().map(move |engine| facts(view.engine(host, engine)));
+        let engines: Vec<Vec<_>> = view.hosts.iter().map(|host| on(host).collect()).collect();
         let subjects = view.cells.iter().map(|cell| Subject {
             cell: cell.id,
             role: cell.role,
             ran: cell.vector.is_some(),
-            host: facts(view.host(&cell.id.host)),
-            engine: facts(view.engine(&cell.id.host, &cell.id.engine)),
-            image: facts(view.image(&cell.id.image)),
+            host: hosts[cell.host],
+            engine: engines[cell.host][cell.engine],
+            image: images[cell.image],
         });
         Self { view, causes: Causes::new(subjects.collect(), view.run.info.controls.as_ref()) }
     }

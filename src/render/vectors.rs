@@ -1,7 +1,7 @@
 //! Observation vectors → judged vectors over small numbers. Every distinct vector is judged once, however many cells saw
 //! it; what was seen and what it came to is a dictionary, because a few hundred different answers make millions of results.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -78,8 +78,14 @@ pub struct Source<'a> {
 pub fn judge_all(catalogue: &Catalogue, sources: &[Source<'_>]) -> Judged {
     let mut checks: Vec<&CheckId> = sources
         .par_iter()
-        .flat_map_iter(|source| source.observations.keys().chain(source.unreported.outcomes.keys()))
-        .collect::<std::collections::HashSet<_>>()
+        .fold(HashSet::new, |mut all, source| {
+            all.extend(source.observations.keys().chain(source.unreported.outcomes.keys()));
+            all
+        })
+        .reduce(HashSet::new, |mut all, more| {
+            all.extend(more);
+            all
+        })
         .into_iter()
         .collect();
     checks.sort_unstable();
@@ -87,18 +93,17 @@ pub fn judge_all(catalogue: &Catalogue, sources: &[Source<'_>]) -> Judged {
     let mut dictionary = Dictionary::default();
     let mut vectors = Vec::with_capacity(sources.len());
     for chunk in sources.chunks(CHUNK) {
-        let judged: Vec<JudgedCell> = chunk
+        let judged: Vec<(JudgedCell<'_>, Vec<u32>)> = chunk
             .par_iter()
-            .map(|source| judge_cell(catalogue, source.observations, &source.unreported, source.faults))
+            .map(|source| {
+                let judged = judge_cell(catalogue, source.observations, &source.unreported, source.faults);
+                let numbers = judged.checks.iter().map(|one| index[one.check]).collect();
+                (judged, numbers)
+            })
             .collect();
-        for (source, judged) in chunk.iter().zip(judged) {
-            let results = judged
-                .outcomes
-                .iter()
-                .filter_map(|(check, outcome)| {
-                    Some((*index.get(check)?, dictionary.index(outcome, source.observations.get(check))))
-                })
-                .collect();
+        for (judged, numbers) in judged {
+            let answers = judged.checks.iter().map(|one| dictionary.index(&one.outcome, one.seen));
+            let results = numbers.into_iter().zip(answers).collect();
             vectors.push(Vector { verdict: judged.verdict, counts: judged.counts, results });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -135,12 +135,12 @@ impl<'a> View<'a> {
         let Judged { checks, seen, vectors } = judge_all(&catalogue, &sources);
 
         let mut hosts: Vec<&HostId> =
-            drafts.keys().map(|cell| &cell.host).collect::<BTreeSet<_>>().into_iter().collect();
+            drafts.keys().map(|cell| &cell.host).collect::<HashSet<_>>().into_iter().collect();
         let mut engines: Vec<&EngineId> =
-            drafts.keys().map(|cell| &cell.engine).collect::<BTreeSet<_>>().into_iter().collect();
+            drafts.keys().map(|cell| &cell.engine).collect::<HashSet<_>>().into_iter().collect();
         let mut images: Vec<&ImageId> =
-            drafts.keys().map(|cell| &cell.image).collect::<BTreeSet<_>>().into_iter().collect();
-        let with_image: BTreeSet<&EngineId> =
+            drafts.keys().map(|cell| &cell.image).collect::<HashSet<_>>().into_iter().collect();
+        let with_image: HashSet<&EngineId> =
             drafts.keys().filter(|cell| !cell.image.is_none()).map(|cell| &cell.engine).collect();
         hosts.sort_by(|a, b| host_order(run, a, b));
         engines.sort_by_key(|&engine| (with_image.contains(engine), engine));
