@@ -146,7 +146,7 @@ fn the_log_of_a_machine_of_its_own_says_no_more_than_the_catalogue() {
     let seen = Guest { cmdline: "vsyscall=none", ..Guest::of(CLOUD, script) }.boot();
     assert_eq!(seen.lines.iter().filter(|line| line["end"].is_string()).count(), 3, "{}", seen.raw);
     let log: Vec<_> = seen.raw.lines().filter_map(|line| line.strip_prefix("log: ")).collect();
-    let late = ["clocksource", "hrtimer", "sched", "rcu", "workqueue", "random: "];
+    let late = ["clocksource", "tsc: ", "hrtimer", "sched", "rcu", "workqueue", "random: "];
     let late = |line: &str| line.split_once("] ").is_some_and(|(_, text)| late.iter().any(|who| text.starts_with(who)));
     let more: Vec<_> = log.iter().filter(|line| !documented(line) && !late(line)).collect();
     assert!(!log.is_empty() && more.is_empty(), "{more:#?} of {log:#?}");
