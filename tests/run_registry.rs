@@ -50,14 +50,19 @@ impl Place {
     }
 }
 
-/// Images that docker keeps of this test, removed also when it fails.
-struct InDocker(String);
+/// Images that docker keeps of this test, removed also when it fails: what was pulled, and what abicus imported. By their names,
+/// since other tests have the same image.
+struct InDocker {
+    pulled: String,
+    imported: &'static str,
+}
 
 impl Drop for InDocker {
     fn drop(&mut self) {
-        let imported = Command::new("docker").args(["images", "-q", "abicus-cache/good"]).output();
-        let ids = imported.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).args(ids.split_whitespace()).output();
+        let list = ["images", "--format", "{{.Repository}}:{{.Tag}}", self.imported];
+        let imported = Command::new("docker").args(list).output();
+        let names = imported.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let _ = Command::new("docker").args(["rmi", "--force", &self.pulled]).args(names.split_whitespace()).output();
     }
 }
 
@@ -78,7 +83,7 @@ fn what_can_be_pulled_runs_under_every_engine_and_what_cannot_says_why() {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     layout(source.path());
     let (public, private) = (Real::start(open.path(), false), Real::start(closed.path(), true));
-    let _in_docker = InDocker(format!("{}/team/app:one", public.1));
+    let _in_docker = InDocker { pulled: format!("{}/team/app:one", public.1), imported: "abicus-cache/good" };
     push(source.path(), &public, &[]);
     push(source.path(), &private, &["--dest-creds", "user:sesame"]);
     let images = [
@@ -167,7 +172,7 @@ fn a_disk_that_is_full_while_an_image_is_pulled_is_said_and_the_rest_runs() {
     layout(source.path());
     let registry = Real::start(dir.path(), false);
     // By way of an engine is the last resort, and so docker has it in the end.
-    let _in_docker = InDocker(format!("{}/team/app:one", registry.1));
+    let _in_docker = InDocker { pulled: format!("{}/team/app:one", registry.1), imported: "abicus-cache/big" };
     push(source.path(), &registry, &[]);
     let matrix = ENGINES.to_owned() + &image("big", &format!("{}/team/app:one", registry.1));
     let place = Place::new(&(matrix + "[[image]]\nname = \"empty\"\nscratch = true\n"));
