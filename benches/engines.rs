@@ -92,7 +92,7 @@ impl Bench {
 
     fn run(&self) {
         // Cells a round, and rounds: a light engine's are over before the machine has shown how busy it is.
-        let (cells, rounds) = if matches!(self.name, "docker" | "podman" | "runsc") { (8, 5) } else { (16, 9) };
+        let (cells, rounds) = if matches!(self.name, "docker" | "podman" | "runsc") { (8, 11) } else { (16, 9) };
         let script = self.script();
         self.cells(2, 1);
         self.loops(&script, 2, 1);
