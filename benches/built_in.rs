@@ -18,7 +18,7 @@ use abicus::probes;
 
 /// Cells a round, and rounds of each kind.
 const CELLS: usize = 8;
-const ROUNDS: usize = 31;
+const ROUNDS: usize = 151;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::Builder::new().prefix("abicus-bench-").tempdir_in("/var/tmp")?;
