@@ -1,22 +1,9 @@
 # Where a must or should check fails under one engine and passes under another: a table in Markdown.
 #
-#   awk -v engines='docker podman …' -f ci/differences.awk ci/differences.known cells.csv results.csv
+#   awk -v engines='docker podman …' -f ci/csv.awk -f ci/differences.awk ci/differences.known cells.csv results.csv
 #
 # Checks with the same answers share a row. What differs from the first engine has to be explained by a line of the first
 # file (engine, pattern of checks, why; tabs between); exits with 1 where something is not, or where a line explains nothing.
-
-# Splits a line of CSV into field[].
-function csv(line, field,   n, c, i, quoted, text) {
-    n = 1; text = ""; quoted = 0; split("", field)
-    for (i = 1; i <= length(line); i++) {
-        c = substr(line, i, 1)
-        if (c == "\"") {
-            if (quoted && substr(line, i + 1, 1) == "\"") { text = text c; i++ } else quoted = !quoted
-        } else if (c == "," && !quoted) { field[n++] = text; text = "" }
-        else text = text c
-    }
-    field[n] = text
-}
 
 # Why this engine may fail this check, or nothing.
 function known(engine, check,   i) {

@@ -1,26 +1,12 @@
 # What a run of the fleet has to show, and what differs in it where only one thing does: tables in Markdown.
 #
-#   awk -f ci/fleet.awk since.tsv findings.tsv ci/fleet.pairs ci/fleet.expected cells.csv results.csv
+#   awk -f ci/csv.awk -f ci/fleet.awk since.tsv findings.tsv ci/fleet.pairs ci/fleet.expected cells.csv results.csv
 #
 # since.tsv: check, since when. findings.tsv: check, layer, failing hosts, engines and images, each list in bars (|a|b|).
 # Exits with 1 where a cell that was planned did not run, and where the run does not show what ci/fleet.expected says.
 
 BEGIN { FS = "\t" }
 
-# Splits a line of CSV into field[].
-function csv(line, field,   n, c, i, quoted, text) {
-    if (line !~ /"/) return split(line, field, ",")
-    n = 1; text = ""; quoted = 0; split("", field)
-    for (i = 1; i <= length(line); i++) {
-        c = substr(line, i, 1)
-        if (c == "\"") {
-            if (quoted && substr(line, i + 1, 1) == "\"") { text = text c; i++ } else quoted = !quoted
-        } else if (c == "," && !quoted) { field[n++] = text; text = "" }
-        else text = text c
-    }
-    field[n] = text
-    return n
-}
 function complain(text) { print "error: " text >"/dev/stderr"; bad = 1 }
 function column(name) { return f[at[file, name]] }
 

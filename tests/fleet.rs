@@ -23,7 +23,7 @@ fn judged(cells: &str, results: &str) -> (bool, String) {
         ("results", format!("{RESULTS}{results}")),
     ];
     let mut command = Command::new("awk");
-    command.args(["-f", concat!(env!("CARGO_MANIFEST_DIR"), "/ci/fleet.awk")]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-f", "ci/csv.awk", "-f", "ci/fleet.awk"]);
     for (name, text) in files {
         fs::write(dir.path().join(name), text).unwrap();
         command.arg(dir.path().join(name));

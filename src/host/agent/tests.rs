@@ -105,12 +105,18 @@ async fn a_launcher_that_could_not_be_made_says_so_in_its_own_words() {
     assert_eq!(told, "setup 4294967295 errno 24\n");
 }
 
+/// A list that starts a probe.
+fn of_a_probe() -> List {
+    let mut list = List::new();
+    list.stage(stage::INSIDE).exec(&["/probe".to_owned()], &["/probe".to_owned()], &[]);
+    list
+}
+
 #[tokio::test]
 async fn output_that_comes_long_after_the_end_was_told_is_kept() {
     let (agent, mut far) = agent(&greeting()).await;
     let agent = agent.unwrap();
-    let mut list = List::new();
-    list.stage(stage::INSIDE).exec(&["/probe".to_owned()], &["/probe".to_owned()], &[]);
+    let list = of_a_probe();
     let job = Launch { reach: &agent, list: &list, deadline: Duration::from_secs(60), cap: 1 << 20 };
     let ((attempt, _), ()) = tokio::join!(launch(&job), async {
         let channel = asked(&mut far).await.channel;
@@ -132,8 +138,7 @@ async fn output_that_comes_long_after_the_end_was_told_is_kept() {
 async fn output_that_a_broken_connection_may_have_cut_is_not_taken_for_whole() {
     let (agent, mut far) = agent(&greeting()).await;
     let agent = agent.unwrap();
-    let mut list = List::new();
-    list.stage(stage::INSIDE).exec(&["/probe".to_owned()], &["/probe".to_owned()], &[]);
+    let list = of_a_probe();
     let job = Launch { reach: &agent, list: &list, deadline: Duration::from_secs(60), cap: 1 << 20 };
     let ((attempt, _), ()) = tokio::join!(launch(&job), async {
         let channel = asked(&mut far).await.channel;
