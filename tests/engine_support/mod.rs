@@ -209,10 +209,14 @@ impl Drop for Daemon {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.end_pause();
-        // A daemon that was killed leaves the containerd it had started.
-        let containerd = std::fs::read_to_string(self.dir.join("exec/containerd/containerd.pid")).unwrap_or_default();
-        if !containerd.is_empty() {
-            let _ = Command::new("kill").arg(containerd.trim()).stderr(Stdio::null()).status();
+        // A daemon that was killed leaves the containerd it had started, and rootless podman itself in its namespace.
+        let ours = format!("{}/", self.dir.display());
+        for process in std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()) {
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&ours) {
+                let pid = process.file_name().unwrap();
+                let _ = Command::new("kill").arg("-KILL").arg(pid).stderr(Stdio::null()).status();
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -272,7 +276,7 @@ impl Daemon {
         daemon
     }
 
-    /// Rootless podman keeps a process that holds its namespaces.
+    /// Rootless podman keeps a process that holds its namespaces, and does not say of whom it is.
     fn end_pause(&self) {
         let pid = std::fs::read_to_string(self.dir.join("run/libpod/tmp/pause.pid")).unwrap_or_default();
         if !pid.is_empty() {
