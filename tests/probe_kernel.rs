@@ -251,13 +251,16 @@ fn a_call_that_hangs_costs_its_deadline_and_no_other_call() {
 /// strace knows the calls by itself and prints what the kernel answered.
 #[test]
 fn answers_agree_with_strace() {
-    let log = tempfile::NamedTempFile::new().unwrap();
+    // A file for each process: one for all has calls in two parts, where others come between.
+    let logs = tempfile::tempdir().unwrap();
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o"]).arg(log.path()).arg(kernel()).args(["--only", "syscall."]);
+    command.args(["-ff", "-qq", "-o"]).arg(logs.path().join("of")).arg(kernel()).args(["--only", "syscall."]);
     let seen = Seen::of(&mut command);
     let mut traced: HashSet<(String, i64)> = HashSet::new();
-    for line in std::fs::read_to_string(log.path()).unwrap().lines() {
-        let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('(')).map(|call| call.0);
+    let logs = std::fs::read_dir(logs.path()).unwrap();
+    let lines: Vec<_> = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+    for line in lines.iter().flat_map(|log| log.lines()) {
+        let call = line.split_once('(').map(|call| call.0);
         let errno = line.rsplit_once(" = -1 ").and_then(|end| end.1.split_whitespace().next());
         if let (Some(call), Some(errno)) = (call, errno.and_then(abicus::judge::errno_number)) {
             traced.insert((call.to_owned(), errno.into()));

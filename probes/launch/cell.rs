@@ -6,6 +6,7 @@ use core::ffi::CStr;
 
 use crate::act::{Done, Errno, done};
 use crate::format::{FIRST_SLOT, Fields, SLOTS, code};
+use crate::limit;
 use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys::{self, call, path};
@@ -53,6 +54,9 @@ pub fn perform(op: u8, mut f: Fields) -> Done {
         code::LOOPBACK => loopback(),
         code::RLIMIT => {
             let (resource, limits) = (f.number()?, [f.number()?, f.number()?]);
+            if resource == RLIMIT_NOFILE as u64 {
+                limit::forget();
+            }
             // SAFETY: two u64 are a struct rlimit64; nothing is read back.
             done(unsafe { call!(nr::PRLIMIT64, 0, resource, &limits, 0) })
         }

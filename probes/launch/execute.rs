@@ -7,6 +7,7 @@ use core::ptr::null;
 
 use crate::act::{Done, Errno};
 use crate::format::Fields;
+use crate::limit;
 use crate::rt::consts::*;
 use crate::rt::nr;
 use crate::rt::sys::{self, Sigaction, call, path};
@@ -31,6 +32,7 @@ pub fn program(mut f: Fields) -> Done {
         *envp[..MOST].get_mut(at).ok_or(Errno(E2BIG))? = f.text()?.as_ptr();
     }
     reset_signals();
+    limit::give_back();
     let mut refused = ENOENT;
     for _ in 0..paths {
         match execve(candidates.text()?, &argv, &envp) {

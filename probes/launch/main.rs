@@ -23,6 +23,7 @@ mod agent;
 mod cell;
 mod execute;
 mod format;
+mod limit;
 mod supervise;
 mod tell;
 
@@ -65,15 +66,20 @@ enum From<'a> {
 }
 
 fn launch(ops: From, status: i32, lifeline: Option<i32>) -> i32 {
-    // Out of the way of slots and of what the cell gets as 0, 1 and 2, and never inherited by it.
-    let (Some(status), lifeline) = (out_of_the_way(status), lifeline.and_then(out_of_the_way)) else {
-        return 2;
-    };
     // SAFETY: the only place that refers to ROOM.
     let room = unsafe { &mut *ROOM.0.get() };
+    // Before anything else: until it has sent the list, the driver may change the limits of this process.
     let list = match ops {
         From::Descriptor(fd) => read_list(fd, room),
         From::File(name) => sys::open(name, O_RDONLY, 0).ok().and_then(|fd| read_list(fd, room)),
+    };
+    limit::raise();
+    let (status, lifeline) = match (out_of_the_way(status), lifeline.map(out_of_the_way).transpose()) {
+        (Ok(status), Ok(lifeline)) => (status, lifeline),
+        (Err(errno), _) | (_, Err(errno)) => {
+            tell::line(status, format_args!("setup {} errno {errno}\n", u32::MAX));
+            return 2;
+        }
     };
     close_others(status, lifeline.unwrap_or(status));
     let Some(list) = list else {
@@ -91,10 +97,11 @@ fn number(argument: &CStr) -> Option<i32> {
     text::number(bytes, 10).and_then(|n| i32::try_from(n).ok())
 }
 
-fn out_of_the_way(fd: i32) -> Option<i32> {
+/// Out of the way of slots and of what the cell gets as 0, 1 and 2, and never inherited by it.
+fn out_of_the_way(fd: i32) -> sys::Answer<i32> {
     const F_DUPFD_CLOEXEC: i32 = 1030;
-    // SAFETY: takes no address.
-    unsafe { call!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 200) }.ok().map(|fd| fd as i32)
+    // SAFETY: takes no address. Beyond the limit the number is an invalid argument (fcntl(2)).
+    unsafe { call!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 200) }.map(|fd| fd as i32).map_err(|_| EMFILE)
 }
 
 /// Reads as many bytes as the list announces, and not one more: what follows on a socket is the lifeline's.

@@ -102,8 +102,8 @@ fn fchmodat2() -> Does {
 
 fn two_copies() -> Result<(usize, usize), No> {
     let (from, to) = pipe()?;
-    let low = must!("F_DUPFD"; nr::FCNTL, from.0, 0, 700);
-    let high = must!("F_DUPFD"; nr::FCNTL, to.0, 0, 701);
+    let low = must!("F_DUPFD"; nr::FCNTL, from.0, 0, 50);
+    let high = must!("F_DUPFD"; nr::FCNTL, to.0, 0, 51);
     Ok((low, high))
 }
 
