@@ -16,7 +16,7 @@ use crate::engine::options::{EngineOptions, Seccomp};
 use crate::engine::{CELL_LABEL, Job, PAYLOAD_DIR, RUN_LABEL};
 use crate::fault::{Fault, Phase};
 
-use super::quirks::Kind;
+use super::quirks::{Kind, no_health_check};
 
 /// Names of the loopback, as docker writes them for a container without a network.
 pub(super) const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
@@ -45,6 +45,8 @@ pub(super) struct Template {
     pub(super) seccomp: Option<String>,
     /// A profile in JSON that the engine wants as a file where it is.
     pub(super) profile: Option<String>,
+    /// The image's own health check would run beside the probe.
+    pub(super) no_health_check: HealthConfig,
 }
 
 impl Template {
@@ -64,7 +66,8 @@ impl Template {
         if let Some(json) = json {
             *(if kind.takes_profiles() { &mut seccomp } else { &mut profile }) = Some(json);
         }
-        Ok(Self { kind, runtime, options, ulimits: vec![], seccomp, profile })
+        let no_health_check = no_health_check(None);
+        Ok(Self { kind, runtime, options, ulimits: vec![], seccomp, profile, no_health_check })
     }
 
     /// Whether containers have a loopback and nothing else.
@@ -122,8 +125,7 @@ impl Template {
             user: self.options.user.clone(),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
-            // The image's own health check would run beside the probe.
-            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            healthcheck: Some(self.no_health_check.clone()),
             host_config: Some(self.host_config()),
             ..ContainerCreateBody::default()
         }

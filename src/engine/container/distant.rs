@@ -9,8 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::quirks;
-use super::service::limits_of;
+use super::service::{SYSTEMD, arguments, limits_of};
 use crate::engine::builtin::list::{List, stage};
 use crate::fault::{Fault, Phase};
 use crate::host::{Launched, Reach, text};
@@ -38,7 +37,9 @@ impl Distant {
     ) -> Result<Self, Fault> {
         let site = reach.site().await?;
         let socket = format!("{}/podman-{}.sock", site.dir, ulid::Ulid::generate());
-        let list = list(&socket, runtime, isolated, &environment(&**reach).await)?;
+        let systemd = reach.stat(SYSTEMD).await.is_ok();
+        // It has no end of its own: the lifeline is one.
+        let list = list(arguments(runtime, isolated, systemd, "0", &socket), &environment(&**reach).await)?;
         let mut launched = reach.launch(&list).await?;
         let pid = child(&mut launched).await;
         // The task holds the lifeline; reading what the service says keeps it from waiting for a reader.
@@ -77,17 +78,8 @@ impl Drop for Distant {
     }
 }
 
-fn list(socket: &str, runtime: Option<&str>, isolated: bool, environment: &[String]) -> Result<Vec<u8>, Fault> {
-    let mut argv = vec!["podman".to_owned()];
-    if let Some(runtime) = runtime {
-        argv.extend(["--runtime".to_owned(), runtime.to_owned()]);
-        for flag in quirks::runtime_flags(runtime, isolated) {
-            argv.extend(["--runtime-flag".to_owned(), (*flag).to_owned()]);
-        }
-    }
-    // It has no end of its own: the lifeline is one.
-    let service = ["system", "service", "--time", "0"].map(str::to_owned);
-    argv.extend(service.into_iter().chain([format!("unix://{socket}")]));
+fn list(arguments: Vec<String>, environment: &[String]) -> Result<Vec<u8>, Fault> {
+    let argv: Vec<String> = ["podman".to_owned()].into_iter().chain(arguments).collect();
     let paths: Vec<String> = DIRS.split(':').map(|dir| format!("{dir}/podman")).collect();
     let mut list = List::new();
     list.stage(stage::BEFORE).adopt().stage(stage::INSIDE).setsid().chdir("/").stdin("/dev/null");

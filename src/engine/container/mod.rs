@@ -194,6 +194,7 @@ impl ContainerEngine {
         };
         let info = api.get_within("/info", ANSWER).await.map_err(|e| fault(&e))?;
         let mut template = self.inner.template.clone();
+        template.no_health_check = quirks::no_health_check(quirks::libpod_version(&version));
         if let Some(json) = &template.profile {
             template.seccomp = Some(self.inner.hand_over(json, &address).await?);
         }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bollard::body_try_stream;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -123,13 +124,31 @@ async fn import(api: &Api, image: &Image, tree: Option<&PathBuf>) -> Result<Stri
         // Two blocks of zeros end a tar file; this one has nothing before them.
         None => http_body_util::Either::Left(http_body_util::Full::new(Bytes::from_static(&[0; 1024]))),
     };
-    api.drain(api.docker.create_image(Some(options), Some(body), None), |_| Ok(())).await.map_err(|e| fault(&e))?;
-    match inspect(api, &name).await.map_err(|e| fault(&e))? {
+    let mut id = None;
+    let said = |said: CreateImageInfo| {
+        id = said.id.or(id.take());
+        Ok(())
+    };
+    api.drain(api.docker.create_image(Some(options), Some(body), None), said).await.map_err(|e| fault(&e))?;
+    let mut known = inspect(api, &name).await.map_err(|e| fault(&e))?;
+    // Podman 3.0 knows no `repo` either, and says which image it has made:
+    // <https://github.com/containers/podman/issues/10060>.
+    if let (None, Some(id)) = (&known, id.filter(|id| id.chars().all(|c| c.is_ascii_hexdigit()))) {
+        tag(api, &id, &name).await.map_err(|e| fault(&e))?;
+        known = inspect(api, &name).await.map_err(|e| fault(&e))?;
+    }
+    match known {
         Some(_) => Ok(name),
         None => {
             Err(Fault::new(Phase::Prepare, format!("import image `{}`: the engine has no {name} afterwards", image.id)))
         }
     }
+}
+
+async fn tag(api: &Api, id: &str, name: &str) -> Result<(), CallError> {
+    let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+    let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+    Ok(api.docker.tag_image(id, Some(options)).await?)
 }
 
 /// A blocking reader as a stream: a thread reads a little ahead of the connection and ends when nobody listens.

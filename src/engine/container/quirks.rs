@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use bollard::models::HealthConfig;
 use serde_json::Value;
 
 /// Which of the two engines answers.
@@ -75,6 +76,19 @@ impl Kind {
 pub(super) fn runtime_flags(runtime: &str, isolated: bool) -> &'static [&'static str] {
     let name = Path::new(runtime).file_name().unwrap_or_default();
     if name == "runsc" && isolated { &["network=none"] } else { &[] }
+}
+
+/// What makes a container have no health check, by the version of podman's own API. Podman 3 reads it as if it stood on its
+/// command line, where `NONE` is a command and a number that is left out is too small:
+/// <https://github.com/containers/podman/blob/v3.0.1/cmd/podman/common/create_opts.go>.
+pub(super) fn no_health_check(libpod: Option<&str>) -> HealthConfig {
+    let test = |word: &str| Some(vec![word.to_owned()]);
+    if libpod.is_some_and(|version| version.starts_with("3.")) {
+        const SECOND: i64 = 1_000_000_000;
+        HealthConfig { test: test("none"), retries: Some(1), timeout: Some(SECOND), ..HealthConfig::default() }
+    } else {
+        HealthConfig { test: test("NONE"), ..HealthConfig::default() }
+    }
 }
 
 /// The version of podman's own API, where the answer to `/version` is podman's. Its paths need one; docker's do not:

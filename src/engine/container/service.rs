@@ -25,6 +25,24 @@ const IDLE: &str = "300";
 /// How often a service is asked something so that it is not idle.
 const PULSE: Duration = Duration::from_secs(100);
 
+/// Is there where systemd is the first process (sd_booted(3)).
+pub(super) const SYSTEMD: &str = "/run/systemd/system";
+
+/// What podman is told, up to where it listens; `idle` in seconds, 0 for ever.
+pub(super) fn arguments(runtime: Option<&str>, isolated: bool, systemd: bool, idle: &str, socket: &str) -> Vec<String> {
+    let mut words: Vec<&str> = vec![];
+    if let Some(runtime) = runtime {
+        words.extend(["--runtime", runtime]);
+        words.extend(quirks::runtime_flags(runtime, isolated).iter().flat_map(|flag| ["--runtime-flag", flag]));
+    }
+    // Podman 3.0 asks systemd for a control group whether it is there or not: "cannot open sd-bus".
+    if !systemd {
+        words.push("--cgroup-manager=cgroupfs");
+    }
+    words.extend(["system", "service", "--time", idle]);
+    words.into_iter().map(str::to_owned).chain([format!("unix://{socket}")]).collect()
+}
+
 /// A running service; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -39,15 +57,9 @@ impl Service {
         let wrong = |e: &dyn std::fmt::Display| Fault::new(Phase::Engine, format!("start a podman service: {e}"));
         let dir = tempfile::Builder::new().prefix("abicus-podman-").tempdir().map_err(|e| wrong(&e))?;
         let log = File::create(dir.path().join("log")).map_err(|e| wrong(&e))?;
+        let socket = dir.path().join("podman.sock").display().to_string();
         let mut command = Command::new("podman");
-        if let Some(runtime) = runtime {
-            command.args(["--runtime", runtime]);
-            for flag in quirks::runtime_flags(runtime, isolated) {
-                command.args(["--runtime-flag", flag]);
-            }
-        }
-        let socket = format!("unix://{}", dir.path().join("podman.sock").display());
-        command.args(["system", "service", "--time", IDLE, &socket]);
+        command.args(arguments(runtime, isolated, Path::new(SYSTEMD).exists(), IDLE, &socket));
         // In a process group of its own, so that Ctrl-C reaches abicus first and it can still clean up.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(|e| match e.kind() {
