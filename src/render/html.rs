@@ -324,8 +324,11 @@ pub fn headline(asked: usize, verdicts: &[(Verdict, usize)]) -> String {
             format!("{} of {} fail, {} are degraded.", thousands(fail), count(judged, "cell"), thousands(degraded))
         }
     };
-    if judged < asked {
-        text += &format!(" {} could not be judged.", thousands(asked - judged));
+    let skipped = number(Verdict::Skip);
+    for (cells, what) in [(asked - judged - skipped, "could not be judged"), (skipped, "left out")] {
+        if cells > 0 {
+            text += &format!(" {} {what}.", thousands(cells));
+        }
     }
     text
 }
