@@ -22,17 +22,13 @@ enum Ended {
 
 /// Runs everything; 0 when the last line could be written.
 pub fn run(options: &Options) -> i32 {
-    // Nobody reads more than a page at a time then: podman 3.0 loses the last byte where its monitor reads 8,192
-    // (fcntl(2); anything but a pipe says no).
-    const F_SETPIPE_SZ: usize = 1031;
-    // SAFETY: takes no address.
-    let _ = unsafe { call!(nr::FCNTL, 1, F_SETPIPE_SZ, 4096) };
     // Not inherited by children, so programs do not see it. Where we are PID 1 of the cell the kernel does it anyway.
     // SAFETY: takes no address.
     let _ = unsafe { call!(nr::PRCTL, PR_SET_CHILD_SUBREAPER, 1) };
     let before = child::prepare();
     // SAFETY: zero is such a number.
     let Ok(failed) = (unsafe { child::shared::<AtomicI32>() }) else { return 1 };
+    let _ = watch(options.deadline, &mut small_pipe);
     let mut written = tell(0, watch(options.deadline, &mut || super::probe(options)));
     let mut rest = options.programs;
     let mut n = 0;
@@ -41,6 +37,14 @@ pub fn run(options: &Options) -> i32 {
         written = tell(n, start(options.deadline, program, before, failed));
     }
     if written { 0 } else { 1 }
+}
+
+/// Makes the pipe at standard output one page (fcntl(2); anything but a pipe says no), so that nobody reads more at a time:
+/// podman 3.0 loses the last byte where its monitor reads 8,192. In a child, since a filter may kill for the call.
+fn small_pipe() -> i32 {
+    const F_SETPIPE_SZ: usize = 1031;
+    // SAFETY: takes no address.
+    i32::from(unsafe { call!(nr::FCNTL, 1, F_SETPIPE_SZ, 4096) }.is_err())
 }
 
 /// The arguments up to the next `--`, as an argv; `rest` moves behind it.
