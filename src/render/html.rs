@@ -324,8 +324,8 @@ pub fn headline(asked: usize, verdicts: &[(Verdict, usize)]) -> String {
             format!("{} of {} fail, {} are degraded.", thousands(fail), count(judged, "cell"), thousands(degraded))
         }
     };
-    let skipped = number(Verdict::Skip);
-    for (cells, what) in [(asked - judged - skipped, "could not be judged"), (skipped, "left out")] {
+    let unknown = number(Verdict::Error) + number(Verdict::Miss);
+    for (cells, what) in [(unknown, "could not be judged"), (number(Verdict::Skip), "left out")] {
         if cells > 0 {
             text += &format!(" {} {what}.", thousands(cells));
         }
