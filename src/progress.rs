@@ -81,6 +81,10 @@ impl Show for Lines {
                     anstream::eprintln!("image {image}: {what}");
                 }
             }
+            // A guest without KVM takes minutes, in which nothing else would be seen.
+            Event::Given { cell, ms: ms @ 3000.. } => {
+                anstream::eprintln!("image {}: given to {}:{} in {ms} ms", cell.image, cell.host, cell.engine);
+            }
             Event::CellDone { record } => {
                 self.done += 1;
                 anstream::eprintln!("[{}/{}] {}", self.done, self.total, cell_line(record));
@@ -100,6 +104,8 @@ struct Bars {
     hosts: BTreeMap<HostId, ProgressBar>,
     images: BTreeMap<ImageId, ProgressBar>,
     running: BTreeSet<CellId>,
+    /// Cells whose engine is being given their image.
+    giving: BTreeSet<CellId>,
     started: Instant,
     /// Cells that were done when it started: they say nothing of how fast it goes.
     before: u64,
@@ -129,7 +135,8 @@ impl Bars {
         let style = style("{prefix:>16.bold} {bar:24.green/dim} {pos}/{len} {elapsed_precise} {wide_msg:.dim}");
         let total = bars.add(ProgressBar::new(0)).with_style(style).with_prefix("cells");
         total.enable_steady_tick(Duration::from_millis(250));
-        Self { bars, total, hosts, images: BTreeMap::new(), running: BTreeSet::new(), started: Instant::now(), before }
+        let (images, running, giving) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { bars, total, hosts, images, running, giving, started: Instant::now(), before }
     }
 
     fn message(&self) -> String {
@@ -141,8 +148,10 @@ impl Bars {
                 format!("{:.0} s left  ", each * (all.saturating_sub(done)) as f64)
             }
         };
-        let names: Vec<String> = self.running.iter().take(3).map(CellId::to_string).collect();
-        let more = self.running.len().saturating_sub(3);
+        let given = |cell: &CellId| format!("giving {} to {}:{}", cell.image, cell.host, cell.engine);
+        let names = self.running.iter().map(CellId::to_string).chain(self.giving.iter().map(given));
+        let names: Vec<String> = names.take(3).collect();
+        let more = (self.running.len() + self.giving.len()).saturating_sub(names.len());
         let more = if more > 0 { format!(" +{more}") } else { String::new() };
         format!("{left}{}{more}", names.join(" "))
     }
@@ -175,6 +184,12 @@ impl Show for Bars {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
                 }
+            }
+            Event::Giving { cell } => {
+                self.giving.insert(cell.clone());
+            }
+            Event::Given { cell, .. } => {
+                self.giving.remove(cell);
             }
             Event::CellStarted { cell, .. } => {
                 self.running.insert(cell.clone());

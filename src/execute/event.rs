@@ -46,6 +46,18 @@ pub enum Event {
         /// Why it cannot be used.
         fault: Option<Fault>,
     },
+    /// An engine is being given an image.
+    Giving {
+        /// The first cell that wants it.
+        cell: CellId,
+    },
+    /// An engine has it, or said why not.
+    Given {
+        /// The same cell.
+        cell: CellId,
+        /// How long it took.
+        ms: u64,
+    },
     /// An attempt begins.
     CellStarted {
         /// This cell.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
@@ -66,7 +67,12 @@ pub(super) async fn cell(shared: &Arc<Shared>, planned: &Planned) -> Result<Read
     let prepared = shared.prepared.get(&key).ok_or_else(|| unknown(cell))?;
     let give = || async {
         let _slot = slots.acquire().await.map_err(|_| shutting_down())?;
-        again(shared, cell, || engine.prepare(&image)).await
+        shared.note(Event::Giving { cell: cell.clone() });
+        let began = Instant::now();
+        let given = again(shared, cell, || engine.prepare(&image)).await;
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.note(Event::Given { cell: cell.clone(), ms });
+        given
     };
     match prepared.get_or_init(give).await {
         Ok(prepared) => Ok(Ready { host, engine, image: Some(image), prepared: prepared.clone(), turn }),
