@@ -230,7 +230,8 @@ struct Rows<'v, 'a> {
 
 impl<'v, 'a> Rows<'v, 'a> {
     fn of(view: &'v View<'a>) -> Self {
-        let per_vector = view.cells.len().saturating_mul(view.checks.len()) > FULL_RESULTS;
+        let results = |cell: &Cell<'a>| Some(view.vectors.get(cell.vector?)?.results.len());
+        let per_vector = view.cells.iter().filter_map(results).sum::<usize>() > FULL_RESULTS;
         if !per_vector {
             return Self { per_vector, cells: view.cells.iter().map(|cell| (cell, "1".to_owned())).collect() };
         }
