@@ -230,6 +230,10 @@ fn of_host<'a>(axis: &mut Axis<'a>, entry: &mut Entry<'a>, facts: &'a Facts) {
                 let meta = Meta { cost: BUILD_COST, set: None, many: true };
                 axis.set(entry, &format!("host.{name}"), value, meta);
             }
+            // Follows the memory of the machine, unless somebody wants none: user_namespaces(7).
+            "sysctl.user.max_user_namespaces" if value != "0" => {
+                axis.one(entry, &format!("host.{name}"), THERE, SETTING_COST);
+            }
             _ if name.starts_with("sysctl.") => axis.one(entry, &format!("host.{name}"), value, SETTING_COST),
             _ if name.starts_with("label.") => axis.one(entry, &format!("host.{name}"), value, NAME_COST),
             name => {

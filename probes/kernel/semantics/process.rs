@@ -367,11 +367,20 @@ fn tid_address() -> Does {
     in_twin("set_tid_address", &mut || {
         // The word is only cleared where somebody shares the memory, exit(2): a second process that does.
         let answer = ask!(nr::SET_TID_ADDRESS, page.word(0));
-        extern "C" fn wait(_: usize) {
-            sys::sleep_ms(3);
+        extern "C" fn until_cleared(word: usize) {
+            // SAFETY: the address of the word, which nobody unmaps.
+            let word = unsafe { &*(word as *const AtomicU32) };
+            // It is gone at most a second after the one that it waits for.
+            for _ in 0..1000 {
+                if word.load(SeqCst) == 0 {
+                    return;
+                }
+                sys::sleep_ms(1);
+            }
         }
+        let word = address(page.word(0));
         // SAFETY: this process never unmaps the stack: it leaves it to its end.
-        let _ = unsafe { clone_on(CLONE_VM, stack.top(), 0, 0, wait, 0) };
+        let _ = unsafe { clone_on(CLONE_VM, stack.top(), 0, 0, until_cleared, word) };
         i32::from(answer.ok() != ask!(nr::GETTID).ok()) * answer.err().unwrap_or(255)
     })?;
     same("word after the end", page.word(0).load(SeqCst) as usize, 0)
