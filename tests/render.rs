@@ -215,6 +215,23 @@ fn a_night_of_hundreds_of_hosts_fits_into_one_page() {
     assert_eq!(file(&files, "cells.csv").lines().count(), 27_301);
 }
 
+/// A matrix may leave out most of what it could have; that makes no very large run of it, whose sheets leave out what passes.
+#[test]
+fn cells_that_are_left_out_do_not_cost_the_others_what_passes() {
+    use abicus::store::{CellRecord, State};
+    let size = Size { fillers: 1000, ..Size::TINY };
+    let files = rendered(size, |run| {
+        for n in 0..2000 {
+            let cell: abicus::id::CellId = format!("left-out-{n}:docker:debian-12").parse().unwrap();
+            run.info.cells.push((cell.clone(), abicus::plan::Role::Cell));
+            let state = State::Skipped { reason: "excluded: seen elsewhere".to_owned() };
+            run.cells
+                .insert(cell.clone(), CellRecord { cell, role: abicus::plan::Role::Cell, state, attempts: vec![] });
+        }
+    });
+    assert!(file(&files, "results.csv").lines().any(|line| line.contains(",pass,")));
+}
+
 /// A dead switch is one thing to mend, however many hosts are behind it and whatever each is called.
 #[test]
 fn three_hundred_hosts_out_of_reach_are_one_outage() {
