@@ -75,7 +75,10 @@ impl Table {
         let inquiry = Inquiry::new(view);
         let at = view.cells.iter().position(|known| known.id.to_string() == cell);
         let id = view.checks.iter().position(|known| known.as_str() == *check);
-        let (Some(at), Some(id)) = (at, id) else { panic!("{what}: {check} was not asked in {cell}") };
+        let (Some(at), Some(id)) = (at, id) else {
+            let faults: Vec<String> = view.cells.iter().map(|cell| format!("{}: {:?}", cell.id, cell.faults)).collect();
+            panic!("{what}: {check} was not asked in {cell}\n{}", faults.join("\n"))
+        };
         let fails = inquiry.fails(id);
         let nothing = || "nothing".to_owned();
         let (layers, named, known) = match fails[at] {

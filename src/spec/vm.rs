@@ -21,7 +21,7 @@ pub struct VmSpec {
     pub disk: Option<DiskRecipe>,
     /// QEMU's name of the processor model, with features added and removed: `Haswell,-avx2`.
     pub cpu: String,
-    /// Virtual processors.
+    /// Virtual processors, one unless said.
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
@@ -202,7 +202,7 @@ pub(super) fn vm(table: Spanned<VmTable>, world: &World<'_>, errors: &mut Errors
         kernel,
         disk: table.disk.map(Spanned::into_inner),
         cpu: cpu(table.cpu, errors),
-        cpus: cpus(table.cpus, with_engines, errors),
+        cpus: cpus(table.cpus, errors),
         memory: memory(table.memory, with_engines, errors),
         cmdline: cmdline(table.cmdline, errors),
         cgroup: table.cgroup,
@@ -239,8 +239,8 @@ fn cpu(text: Option<Spanned<String>>, errors: &mut Errors<'_>) -> String {
     text.into_inner()
 }
 
-fn cpus(number: Option<Spanned<u32>>, with_engines: bool, errors: &mut Errors<'_>) -> u32 {
-    let Some(number) = number else { return if with_engines { 2 } else { 1 } };
+fn cpus(number: Option<Spanned<u32>>, errors: &mut Errors<'_>) -> u32 {
+    let Some(number) = number else { return 1 };
     if !CPUS.contains(number.get_ref()) {
         errors.add(number.span(), format!("`cpus` is from {} to {}", CPUS.start(), CPUS.end()), None);
     }
@@ -299,7 +299,7 @@ mod tests {
     fn a_disk_brings_the_kernel_of_its_suite_and_room_for_engines() {
         let vm = host("disk = { suite = 'trixie' }, cgroup = 'hybrid'").unwrap();
         assert_eq!(vm.kernel, Kernel::Package(KernelPackage::of("trixie")));
-        assert_eq!((vm.cpus, vm.memory, vm.cgroup), (2, 1536 << 20, Cgroup::Hybrid));
+        assert_eq!((vm.cpus, vm.memory, vm.cgroup), (1, 1536 << 20, Cgroup::Hybrid));
     }
 
     #[test]

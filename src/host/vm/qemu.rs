@@ -146,6 +146,8 @@ pub struct Guest {
     // Dropped, the launcher kills QEMU.
     lifeline: Mutex<Option<crate::host::Writer>>,
     dir: tempfile::TempDir,
+    /// Whether it has several processors and QEMU emulates them.
+    several_emulated: bool,
 }
 
 impl Guest {
@@ -166,13 +168,13 @@ impl Guest {
         let list = list(machine, &place, dir.path());
         let bytes = list.finish().map_err(|e| Fault::new(Phase::Host, e))?;
         let launched = here.launch(&bytes).await?;
-        let guest = Self::watch(launched, dir);
+        let guest = Self::watch(launched, dir, !machine.kvm && machine.cpus > 1);
         let connected = guest.connect(&stream).await;
         let stream = connected?;
         Ok((guest, stream))
     }
 
-    fn watch(launched: Launched, dir: tempfile::TempDir) -> Self {
+    fn watch(launched: Launched, dir: tempfile::TempDir, several_emulated: bool) -> Self {
         let console = Arc::new(Mutex::new(Console::default()));
         let said = Arc::new(Mutex::new(Vec::new()));
         let (end, ended) = watch::channel(false);
@@ -201,7 +203,7 @@ impl Guest {
             process.gone().await;
             let _ = end.send(true);
         });
-        Self { console, said, ended, lifeline: Mutex::new(Some(lifeline)), dir }
+        Self { console, said, ended, lifeline: Mutex::new(Some(lifeline)), dir, several_emulated }
     }
 
     /// It is up and has read what it was given: where this process is killed from now on, an empty directory is all that the
@@ -251,7 +253,12 @@ impl Guest {
         let console = self.console();
         let tail = console.tail();
         if let Some(why) = console.panic() {
-            return Fault::new(Phase::Host, format!("the kernel panicked: {why}; the console ends with: {tail}"));
+            let fault = Fault::new(Phase::Host, format!("the kernel panicked: {why}; the console ends with: {tail}"));
+            // Seen of Linux 7.2 under QEMU 7.2: "Oops: int3" in code whose patching another processor had not finished.
+            return match self.several_emulated {
+                true => fault.hint("where QEMU emulates several processors that may be its doing: try `cpus = 1`"),
+                false => fault,
+            };
         }
         if !tail.is_empty() {
             return Fault::new(Phase::Host, format!("{what}; its console ends with: {tail}"));
