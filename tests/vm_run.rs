@@ -259,6 +259,7 @@ fn two_kernels_differ_as_they_must_and_three_broken_guests_cost_their_own_cells(
     for (host, suite) in [("old", "bullseye"), ("new", "bookworm")] {
         assert_eq!(seen.against_symbols(host, &symbols(suite)), Vec::<String>::new(), "{host}");
         assert_eq!(seen.against_options(host), Vec::<String>::new(), "{host}");
+        assert_eq!(seen.answer(host, "ns.mnt"), "", "its number tells nothing before 6.18, so it is not asked");
     }
     assert!(seen.temporary.is_empty(), "left behind: {:?}", seen.temporary);
     assert!(seen.left_running.is_empty(), "{:?}", seen.left_running);

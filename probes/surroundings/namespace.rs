@@ -38,7 +38,21 @@ ns.user.setgroups says /proc/self/setgroups
 /// network namespace have them since 6.18 only.
 #[inline(never)]
 pub fn whose(path: &CStr) -> Does {
-    Err(word(if (0xefff_fff0..=0xefff_ffff).contains(&followed(path)?.ino) { "the host's" } else { "its own" }))
+    if (0xefff_fff0..=0xefff_ffff).contains(&followed(path)?.ino) {
+        return Err(word("the host's"));
+    }
+    if (path == c"/proc/self/ns/mnt" || path == c"/proc/self/ns/net") && release() < [6, 18] {
+        return Err(not_asked("only since Linux 6.18 its number tells"));
+    }
+    Err(word("its own"))
+}
+
+/// The first two numbers of uname(2)'s release.
+fn release() -> [u64; 2] {
+    let mut name = [0u8; 6 * 65];
+    let _ = ask!(nr::UNAME, &mut name);
+    let mut numbers = name[130..195].split(|b| *b == b'.').map(|digits| number(digits, 10).unwrap_or(0));
+    [0; 2].map(|_| numbers.next().unwrap_or(0))
 }
 
 /// Children are made in our own pid namespace.

@@ -127,8 +127,7 @@ fn tmpfile(p: &Place) -> Does {
     let file = Fd::at(p.dir.0, c".", O_TMPFILE | O_RDWR, 0o600)?;
     sys::write(file.0, b"abicus").at("write")?;
     let name = name_of(&file, "");
-    // AT_SYMLINK_FOLLOW
-    must!("linkat"; nr::LINKAT, AT_FDCWD, name.bytes().as_ptr(), p.dir.0, path(c"a"), 0x400);
+    must!("linkat"; nr::LINKAT, AT_FDCWD, name.bytes().as_ptr(), p.dir.0, path(c"a"), AT_SYMLINK_FOLLOW);
     same("size", p.stat(c"a")?.size as usize, 6)
 }
 
