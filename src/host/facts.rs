@@ -32,6 +32,7 @@ pub async fn facts(reach: &dyn Reach) -> Result<Facts, Fault> {
     }
     if !mounts.is_empty() {
         facts.insert("cgroup".into(), cgroup(&mounts).to_owned());
+        facts.insert("root.type".into(), mounted(&mounts, "/").unwrap_or_default().to_owned());
     }
     if let Some(total) = meminfo_total(&text(reach, "/proc/meminfo").await) {
         facts.insert("memory.gib".into(), total);
@@ -169,14 +170,17 @@ async fn mitigations(reach: &dyn Reach) -> Vec<(String, String)> {
     files(reach, &pairs).await
 }
 
+/// The type of the file system that is mounted there: proc_pid_mounts(5).
+fn mounted<'a>(mounts: &'a str, path: &str) -> Option<&'a str> {
+    mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next()? == path).then(|| fields.next().unwrap_or_default())
+    })
+}
+
 /// `v1`, `v2` or `hybrid`, as systemd tells them apart: cgroups(7).
 fn cgroup(mounts: &str) -> &'static str {
-    let at = |path: &str| {
-        mounts.lines().rev().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            (fields.next()? == path).then(|| fields.next().unwrap_or_default())
-        })
-    };
+    let at = |path: &str| mounted(mounts, path);
     match at("/sys/fs/cgroup") {
         Some("cgroup2") => "v2",
         Some(_) if at("/sys/fs/cgroup/unified") == Some("cgroup2") => "hybrid",
@@ -448,5 +452,6 @@ mod tests {
         assert_eq!(cgroup(v1), "v1");
         assert_eq!(cgroup(&format!("{v1}cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n")), "hybrid");
         assert_eq!(cgroup(""), "none");
+        assert_eq!(mounted("rootfs / rootfs rw 0 0\n/dev/vda / ext4 rw 0 0\n", "/"), Some("ext4"));
     }
 }

@@ -33,7 +33,7 @@ const NAME_COST: f64 = 1.6;
 const CHANCE_COST: f64 = TIE_COST * 1.1;
 
 /// Facts that can matter, by axis, with their cost. Digests, sizes and dates tell images apart without saying why.
-const HOST_FACTS: [(&str, f64); 13] = [
+const HOST_FACTS: [(&str, f64); 14] = [
     ("kernel.release", 1.0),
     ("arch", 1.0),
     ("cgroup", BUILD_COST),
@@ -46,6 +46,7 @@ const HOST_FACTS: [(&str, f64); 13] = [
     ("os.id", SETTING_COST),
     ("os.version", SETTING_COST),
     ("page.size", SETTING_COST),
+    ("root.type", BUILD_COST),
     ("clocksource", CHANCE_COST),
 ];
 const IMAGE_FACTS: [(&str, f64); 6] = [
@@ -56,8 +57,8 @@ const IMAGE_FACTS: [(&str, f64); 6] = [
     ("os.id", SETTING_COST),
     ("loader", SETTING_COST),
 ];
-const ENGINE_FACTS: [&str; 5] =
-    ["engine.kind", "engine.runtime", "engine.seccomp", "engine.rootless", "engine.storage"];
+const ENGINE_FACTS: [&str; 6] =
+    ["engine.kind", "engine.runtime", "engine.seccomp", "engine.rootless", "engine.storage", "engine.storage.backing"];
 
 /// What a set lacks that has others.
 const ABSENT: &str = "absent";

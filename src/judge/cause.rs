@@ -13,10 +13,13 @@ use super::attributes::table;
 use super::bits::Bits;
 use super::blame::{Answer, Around, Controls, Layer, Others, layers, missing, narrowed};
 use super::kin::{Kin, Passing, number};
-use super::learn::{Learned, Table};
+use super::learn::{Learned, Literal, Table};
 use crate::engine::Facts;
 use crate::id::{CellId, EngineId, HostId, ImageId};
 use crate::plan::{ControlNames, Role};
+
+/// Groups of checks, and what they are about: of properties that say the same of the cells at hand, such a one is named.
+const ABOUT: [(&str, &str); 2] = [("fs", "engine.storage"), ("fs", "host.root.type")];
 
 /// A cell with what is known of its parts.
 #[derive(Debug, Clone, Copy)]
@@ -192,7 +195,7 @@ impl<'a> Causes<'a> {
             }
         }
         let (failing, passing) = labels(&counts);
-        self.blamed(fails, self.condition(&failing, &passing))
+        self.blamed(fails, self.condition(&self.learn(&failing, &passing), ""))
     }
 
     /// A condition that is known, with the layers the controls leave.
@@ -338,19 +341,26 @@ impl<'a> Causes<'a> {
         others.into_iter().filter(|&&other| other != at).filter_map(|&other| fails[other]).collect()
     }
 
-    /// The smallest rule that tells the failing groups from the passing ones; the layers are left open.
-    pub fn condition(&self, failing: &Bits, passing: &Bits) -> Cause {
-        if failing.is_empty() {
-            return Cause::default();
+    /// The smallest rules that tell the failing groups from the passing ones.
+    pub fn learn(&self, failing: &Bits, passing: &Bits) -> Learned {
+        match failing.is_empty() {
+            true => Learned { rules: vec![], unexplained: failing.clone(), exceptions: failing.clone() },
+            false => self.table.learn(failing, passing),
         }
-        let Learned { rules, unexplained, exceptions } = self.table.learn(failing, passing);
+    }
+
+    /// What was learned, in words, for checks of one group; the layers are left open.
+    pub fn condition(&self, learned: &Learned, group: &str) -> Cause {
+        let Learned { rules, unexplained, exceptions } = learned;
         let mut ties = vec![];
         let mut thresholds = vec![];
         let mut texts = vec![];
-        for rule in &rules {
-            let literals: Vec<String> = rule.literals.iter().map(|literal| self.table.print(literal)).collect();
-            for ((literal, text), same) in rule.literals.iter().zip(&literals).zip(&rule.ties) {
-                let same: Vec<String> = same.iter().take(4).map(|tie| self.table.print(tie)).collect();
+        for rule in rules {
+            let mut literals = vec![];
+            for (literal, same) in rule.literals.iter().zip(&rule.ties) {
+                let (literal, same) = self.nearest(literal, same, group);
+                let text = self.table.print(literal);
+                let same: Vec<String> = same.into_iter().take(4).map(|tie| self.table.print(tie)).collect();
                 if !same.is_empty() {
                     ties.push(format!("{text} ≡ {}", same.join(" ≡ ")));
                 }
@@ -360,12 +370,24 @@ impl<'a> Causes<'a> {
                     let (fails, passes) = if fails_below { (below, above) } else { (above, below) };
                     thresholds.push(format!("{name}: {fails} fails, {passes} passes"));
                 }
+                literals.push(text);
             }
             texts.push(if literals.is_empty() { "always".to_owned() } else { literals.join(" & ") });
         }
         let condition = (!texts.is_empty()).then(|| texts.join(" or "));
         let (unexplained, exceptions) = (unexplained.count(), exceptions.count());
         Cause { condition, ties, thresholds, unexplained, exceptions, ..Cause::default() }
+    }
+
+    /// Of conditions that say the same, the one that is about checks of this group, and the others.
+    fn nearest<'b>(&self, first: &'b Literal, ties: &'b [Literal], group: &str) -> (&'b Literal, Vec<&'b Literal>) {
+        let mut all: Vec<&Literal> = std::iter::once(first).chain(ties).collect();
+        let about = |literal: &&Literal| {
+            let name = &self.table.attributes()[literal.attribute].name;
+            ABOUT.iter().any(|(known, property)| *known == group && name.starts_with(property))
+        };
+        all.sort_by_key(|literal| !about(literal));
+        (all.remove(0), all)
     }
 }
 

@@ -150,13 +150,14 @@ pub fn group(view: &View<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = alike
         .into_par_iter()
         .flat_map_iter(|((failing, passing), clusters)| {
-            let condition = inquiry.causes.condition(&failing, &passing);
-            let inquiry = &inquiry;
-            clusters
-                .into_values()
-                .flat_map(|checks| by_fault(view, inquiry, checks))
-                .map(move |checks| finding(view, inquiry, Kind::Cause, &condition, checks))
-                .collect::<Vec<_>>()
+            let (inquiry, learned) = (&inquiry, inquiry.causes.learn(&failing, &passing));
+            let mut findings = vec![];
+            for ((group, _), checks) in clusters {
+                let condition = inquiry.causes.condition(&learned, &group);
+                let split = by_fault(view, inquiry, checks).into_iter();
+                findings.extend(split.map(|checks| finding(view, inquiry, Kind::Cause, &condition, checks)));
+            }
+            findings
         })
         .collect();
     for ((kind, host), checks) in stray(view, strays) {

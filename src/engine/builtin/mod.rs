@@ -34,7 +34,7 @@ use cgroup::{Cgroups, oom_kills};
 use ground::{Ground, Trees};
 use launch::{Launch, launch};
 use list::List;
-use policy::Cell;
+use policy::{Cell, STORAGE};
 use settings::{BUILT_IN, Settings, refused};
 
 /// Largest profile read.
@@ -155,6 +155,7 @@ impl Engine for BuiltIn {
             ("engine.cgroup.version".to_owned(), ground.cgroups.version.to_string()),
             ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
         ]);
+        facts.extend(STORAGE.map(|(name, value)| (name.to_owned(), value.to_owned())));
         for finding in &*findings {
             let says = finding.works.as_ref().map_or_else(|why| format!("no: {why}"), |()| "yes".to_owned());
             facts.insert(format!("engine.can.{}", finding.name.replace(' ', "-")), says);

@@ -187,6 +187,9 @@ fn root(list: &mut List, cell: &Cell) {
     list.chdir("root").pivot().chdir("/");
 }
 
+/// What cells are kept on, in the words of a fact: `overlay_data` says the rest.
+pub(crate) const STORAGE: [(&str, &str); 2] = [("engine.storage", "overlay"), ("engine.storage.backing", "tmpfs")];
+
 /// `userxattr`, Linux 5.11: without it overlayfs wants trusted attributes, which no user namespace may set.
 pub(crate) fn overlay_data(identity: &Identity, lower: &str) -> String {
     let userxattr = if identity.maps == Maps::None { "" } else { ",userxattr" };

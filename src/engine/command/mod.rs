@@ -27,7 +27,7 @@ use crate::engine::builtin::cgroup::{Cgroups, Controller, oom_kills};
 use crate::engine::builtin::ground::{Ground, Trees, empty};
 use crate::engine::builtin::launch::{Launch, Told, launch};
 use crate::engine::builtin::list::{List, stage};
-use crate::engine::builtin::policy::{PATH, permitted};
+use crate::engine::builtin::policy::{PATH, STORAGE, permitted};
 use crate::engine::builtin::settings::{Settings, Userns, refused};
 use crate::engine::builtin::{identity_text, profile_text};
 use crate::engine::{Attempt, Ended, Engine, EngineOptions, Facts, Job, PAYLOAD_DIR, Prepared};
@@ -289,6 +289,7 @@ impl Engine for Command {
             ("engine.seccomp".to_owned(), self.settings.seccomp_name.clone()),
             ("engine.cgroup.version".to_owned(), ground.cgroups.version.to_string()),
         ]);
+        facts.extend(STORAGE.map(|(name, value)| (name.to_owned(), value.to_owned())));
         if let Some(libseccomp) = &version.libseccomp {
             facts.insert("engine.libseccomp".to_owned(), libseccomp.clone());
         }

@@ -35,6 +35,7 @@ pub(super) fn facts(kind: Kind, asked: Option<&str>, version: &Value, info: &Val
     add("engine.kernel", &version["KernelVersion"]);
     add("engine.distribution", &info["OperatingSystem"]);
     add("engine.storage", &info["Driver"]);
+    add("engine.storage.backing", backing(info));
     add("engine.cgroup.driver", &info["CgroupDriver"]);
     add("engine.cgroup.version", &info["CgroupVersion"]);
     add("engine.runtime", &info["DefaultRuntime"]);
@@ -98,6 +99,12 @@ pub(super) fn selinux(info: &Value, libpod: &Value) -> bool {
     libpod["host"]["security"]["selinuxEnabled"].as_bool() == Some(true) || options(info).any(|o| o == "name=selinux")
 }
 
+/// The file system that the storage driver keeps its layers on, where the engine says: `extfs`, `tmpfs`.
+fn backing(info: &Value) -> &Value {
+    let mut status = info["DriverStatus"].as_array().into_iter().flatten();
+    status.find(|pair| pair[0] == "Backing Filesystem").map_or(&Value::Null, |pair| &pair[1])
+}
+
 /// Whether the engine confines by AppArmor.
 pub(super) fn apparmor(info: &Value, libpod: &Value) -> bool {
     libpod["host"]["security"]["apparmorEnabled"].as_bool() == Some(true) || options(info).any(|o| o == "name=apparmor")
@@ -142,7 +149,7 @@ mod tests {
     fn docker_says_its_version_runtime_and_security() {
         let version = json!({"Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "Arch": "amd64", "KernelVersion": "6.1",
             "Components": [{"Name": "Engine", "Version": "20.10.24"}, {"Name": "runc", "Version": "1.1.5+ds1"}]});
-        let info = json!({"Driver": "overlay2", "CgroupDriver": "systemd", "CgroupVersion": "2", "DefaultRuntime": "runc",
+        let info = json!({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "CgroupDriver": "systemd", "CgroupVersion": "2", "DefaultRuntime": "runc",
             "Runtimes": {"runc": {}, "crun": {}}, "MemoryLimit": true,
             "SecurityOptions": ["name=seccomp,profile=default", "name=apparmor", "name=rootless"]});
         let facts = facts(Kind::Docker, None, &version, &info, &Value::Null);
@@ -155,6 +162,8 @@ mod tests {
             ("engine.security", "apparmor rootless seccomp=default"),
             ("engine.rootless", "true"),
             ("engine.cgroup.version", "2"),
+            ("engine.storage", "overlay2"),
+            ("engine.storage.backing", "extfs"),
             ("engine.limit.memorylimit", "true"),
         ] {
             assert_eq!(facts.get(name).map(String::as_str), Some(value), "{name}: {facts:#?}");

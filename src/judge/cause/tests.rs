@@ -223,3 +223,23 @@ fn words_of_hosts_and_engines_are_words_of_rules() {
     let both = told(&|host, engine| host < 2 && engine == 0);
     assert_eq!(both.split(" & ").count(), 2, "{both}");
 }
+
+#[test]
+fn of_conditions_that_say_the_same_the_one_that_is_about_the_check_is_told() {
+    let engine = |seccomp, storage| facts(&[("engine.seccomp", seccomp), ("engine.storage.backing", storage)]);
+    let engines = [engine("default", "extfs"), engine("unconfined", "tmpfs")];
+    let cells: Vec<CellId> = (0..2).map(|at| format!("h:e{at}:new").parse().unwrap()).collect();
+    let subject =
+        |(cell, engine)| Subject { cell, role: Role::Cell, ran: true, host: None, engine: Some(engine), image: None };
+    let causes = Causes::new(cells.iter().zip(&engines).map(subject).collect(), None);
+    let (failing, passing) = labels(&[(0, 1), (1, 0)]);
+    let learned = causes.learn(&failing, &passing);
+    for (group, told, same) in [
+        ("fs", "engine.storage.backing=tmpfs", "engine.seccomp=unconfined"),
+        ("syscall", "engine.seccomp=unconfined", "engine.storage.backing=tmpfs"),
+    ] {
+        let cause = causes.condition(&learned, group);
+        assert_eq!(cause.condition.as_deref(), Some(told));
+        assert!(cause.ties[0].starts_with(&format!("{told} ≡ ")) && cause.ties[0].contains(same), "{:?}", cause.ties);
+    }
+}
