@@ -149,8 +149,8 @@ mod tests {
     fn docker_says_its_version_runtime_and_security() {
         let version = json!({"Version": "20.10.24+dfsg1", "ApiVersion": "1.41", "Arch": "amd64", "KernelVersion": "6.1",
             "Components": [{"Name": "Engine", "Version": "20.10.24"}, {"Name": "runc", "Version": "1.1.5+ds1"}]});
-        let info = json!({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "CgroupDriver": "systemd", "CgroupVersion": "2", "DefaultRuntime": "runc",
-            "Runtimes": {"runc": {}, "crun": {}}, "MemoryLimit": true,
+        let info = json!({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]],
+            "CgroupDriver": "systemd", "CgroupVersion": "2", "DefaultRuntime": "runc", "Runtimes": {"runc": {}, "crun": {}}, "MemoryLimit": true,
             "SecurityOptions": ["name=seccomp,profile=default", "name=apparmor", "name=rootless"]});
         let facts = facts(Kind::Docker, None, &version, &info, &Value::Null);
         for (name, value) in [
