@@ -47,7 +47,7 @@ pub fn whose(path: &CStr) -> Does {
     Err(word("its own"))
 }
 
-/// The first two numbers of uname(2)'s release.
+/// The first two numbers of uname(2)'s release; zeros where it is refused, of which nothing is known.
 fn release() -> [u64; 2] {
     let mut name = [0u8; 6 * 65];
     let _ = ask!(nr::UNAME, &mut name);

@@ -357,8 +357,15 @@ impl<'a> Causes<'a> {
         let mut texts = vec![];
         for rule in rules {
             let mut literals = vec![];
-            for (literal, same) in rule.literals.iter().zip(&rule.ties) {
-                let (literal, same) = self.nearest(literal, same, group);
+            // A tie says the same beside the other conditions as they were learned, so only one is exchanged.
+            let mut exchanged = false;
+            for (mut literal, same) in rule.literals.iter().zip(&rule.ties) {
+                let mut same: Vec<&Literal> = same.iter().collect();
+                if !exchanged && let Some(at) = self.nearer(literal, &same, group) {
+                    same.swap(0, at);
+                    std::mem::swap(&mut literal, &mut same[0]);
+                    exchanged = true;
+                }
                 let text = self.table.print(literal);
                 let same: Vec<String> = same.into_iter().take(4).map(|tie| self.table.print(tie)).collect();
                 if !same.is_empty() {
@@ -379,15 +386,13 @@ impl<'a> Causes<'a> {
         Cause { condition, ties, thresholds, unexplained, exceptions, ..Cause::default() }
     }
 
-    /// Of conditions that say the same, the one that is about checks of this group, and the others.
-    fn nearest<'b>(&self, first: &'b Literal, ties: &'b [Literal], group: &str) -> (&'b Literal, Vec<&'b Literal>) {
-        let mut all: Vec<&Literal> = std::iter::once(first).chain(ties).collect();
-        let about = |literal: &&Literal| {
+    /// Of conditions that say the same as another, the one that is about checks of this group where the other is not.
+    fn nearer(&self, other: &Literal, ties: &[&Literal], group: &str) -> Option<usize> {
+        let about = |literal: &Literal| {
             let name = &self.table.attributes()[literal.attribute].name;
             ABOUT.iter().any(|(known, property)| *known == group && name.starts_with(property))
         };
-        all.sort_by_key(|literal| !about(literal));
-        (all.remove(0), all)
+        ties.iter().position(|tie| about(tie)).filter(|_| !about(other))
     }
 }
 

@@ -187,7 +187,7 @@ fn root(list: &mut List, cell: &Cell) {
     list.chdir("root").pivot().chdir("/");
 }
 
-/// What cells are kept on, in the words of a fact: `overlay_data` says the rest.
+/// What roots of cells are kept on, as facts: under commands, too.
 pub(crate) const STORAGE: [(&str, &str); 2] = [("engine.storage", "overlay"), ("engine.storage.backing", "tmpfs")];
 
 /// `userxattr`, Linux 5.11: without it overlayfs wants trusted attributes, which no user namespace may set.
